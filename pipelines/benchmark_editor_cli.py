@@ -15,12 +15,13 @@ from pipelines.scoring_cli import Passes, fetch_model
 from pipelines.service_option import DEFAULT_SERVICES, Services
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from editloop.evaluation.editor_suites.editing import EditorSampling
     from editloop.evaluation.editor_suites.figures import TableFigures
     from editloop.evaluation.editor_suites.result import EditorFacts, EditorResult
     from editloop.evaluation.editor_suites.tasks import EditorSuite
+    from editloop.evaluation.suites.ratios import RatioEstimate
 
 
 def benchmark_editor_command(
@@ -77,7 +78,7 @@ def benchmark_editor_command(
     """
     from editloop.evaluation.editor_suites.editing import EditorSampling, find_edit_images
     from editloop.evaluation.editor_suites.layouts import open_editor_suite
-    from editloop.evaluation.editor_suites.page import write_result
+    from editloop.evaluation.editor_suites.page import format_change, format_estimate, write_result
     from editloop.evaluation.editor_suites.result import EditorFacts, compare_results, judge_edits, read_result
     from editloop.scoring.opening import open_judge
 
@@ -94,14 +95,14 @@ def benchmark_editor_command(
             facts, images_folder = EditorFacts(name=editor), find_edit_images(opened, images)
         result = judge_edits(opened, facts, images_folder, opened_judge, folder / "answers")
         changes = compare_results(result, other, seed=seed) if other else None
-        name = other.facts.editor.name if other else ""
-        report = write_result(result, opened, images_folder, folder, changes=changes, against=name, seed=seed)
+        described = other.facts.editor.describe() if other else ""
+        report = write_result(result, opened, images_folder, folder, changes=changes, against=described, seed=seed)
     if as_json:
         print(json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False))
         return
-    _show(result, result.figures(seed), "")
+    _show(result, result.figures(seed), "", format_estimate)
     if changes:
-        _show(result, changes, f", change against {name}")
+        _show(result, changes, f", change against {described}", format_change)
     print(report["comparable"])
     for reason, count in result.missing_reasons().items():
         print(f"  {count} x missing: {reason}")
@@ -133,21 +134,28 @@ def _folder_name(suite: str, editor: str, judge: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{suite}-{editor}-{judge}")
 
 
-def _show(result: "EditorResult", tables: "Mapping[str, TableFigures]", title: str) -> None:
+def _show(
+    result: "EditorResult",
+    tables: "Mapping[str, TableFigures]",
+    title: str,
+    format_figure: "Callable[[RatioEstimate], str]",
+) -> None:
     """Print tables of figures, the averages first."""
     from rich import box
     from rich.table import Table
 
-    from editloop.evaluation.editor_suites.page import format_estimate, format_span
+    from editloop.evaluation.editor_suites.page import format_span
     from editloop.terminal import text_console
 
     names = result.facts.figures
     for name, table in tables.items():
         heading = f"{result.facts.editor.name} on {result.facts.suite}, {name}{title}"
-        printed = Table("task", "edits", *names, "95 % interval", "missing", box=box.SIMPLE, title=heading)
+        printed = Table(
+            "task", "edits", *names, f"95 % interval of {names[-1]}", "missing", box=box.SIMPLE, title=heading
+        )
         rows = {"average": (table.average, sum(table.edits.values()), sum(table.missing.values()))}
         rows |= {task: (row, table.edits[task], table.missing[task]) for task, row in table.by_task.items()}
         for task, (row, edits, missing) in rows.items():
-            cells = [format_estimate(row[figure]) for figure in names]
+            cells = [format_figure(row[figure]) for figure in names]
             printed.add_row(task, str(edits), *cells, format_span(row[names[-1]]), str(missing))
         text_console().print(printed)

@@ -16,6 +16,8 @@ from torch import nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
@@ -108,17 +110,26 @@ def _klein(double: int, single: int, heads: int, width: int, inner: int, *, tied
         head_dim=128,
         tie_word_embeddings=tied,
     )
-    codec = AutoencoderKLFlux2(
+    return PublishedEditor(network, _flux2_codec(), [Qwen3ForCausalLM(text)])
+
+
+def _flux2_codec() -> AutoencoderKLFlux2:
+    return AutoencoderKLFlux2(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(128, 256, 512, 512),
         layers_per_block=2,
         latent_channels=32,
     )
-    return PublishedEditor(network, codec, [Qwen3ForCausalLM(text)])
 
 
-def _qwen_edit_plus() -> PublishedEditor:
+def _flux2_dev() -> PublishedEditor:
+    """Its text encoder is Mistral Small 3.1, 24 B; diffusers' and transformers' defaults are its sizes."""
+    text = Mistral3ForConditionalGeneration(Mistral3Config(tie_word_embeddings=False))
+    return PublishedEditor(Flux2Transformer2DModel(), _flux2_codec(), [text])
+
+
+def _qwen_edit_plus(*, clean_source: bool) -> PublishedEditor:
     network = QwenImageTransformer2DModel(
         patch_size=2,
         in_channels=64,
@@ -128,6 +139,7 @@ def _qwen_edit_plus() -> PublishedEditor:
         num_attention_heads=24,
         joint_attention_dim=3584,
         axes_dims_rope=(16, 56, 56),
+        zero_cond_t=clean_source,
     )
     codec = AutoencoderKLQwenImage(
         base_dim=96, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, temperal_downsample=[False, True, True]
@@ -193,10 +205,12 @@ def _step1x(mapping: bool) -> PublishedEditor:
 
 PUBLISHED: dict[str, Callable[[], PublishedEditor]] = {
     "flux-kontext": _kontext,
+    "flux2-dev": _flux2_dev,
     "flux2-klein-4b": lambda: _klein(5, 20, 24, 2560, 9728, tied=True),
     "flux2-klein-9b": lambda: _klein(8, 24, 32, 4096, 12288, tied=False),
     "omnigen2": _omnigen2,
-    "qwen-image-edit-plus": _qwen_edit_plus,
+    "qwen-image-edit-2511": lambda: _qwen_edit_plus(clean_source=True),
+    "qwen-image-edit-plus": lambda: _qwen_edit_plus(clean_source=False),
     "step1x-edit-v1p0": lambda: _step1x(False),
     "step1x-edit-v1p1": lambda: _step1x(False),
     "step1x-edit-v1p2": lambda: _step1x(True),

@@ -10,15 +10,20 @@ from diffusers import (
     AutoencoderKLQwenImage,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
+    Flux2Pipeline,
     Flux2Transformer2DModel,
     FluxKontextPipeline,
     FluxTransformer2DModel,
     QwenImageEditPlusPipeline,
     QwenImageTransformer2DModel,
 )
+from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
+from tokenizers import AddedToken
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
     PreTrainedTokenizerFast,
     Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
@@ -28,6 +33,7 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from editloop.models.editors.flux2_dev import Flux2DevEditor, TextProcessor
 from editloop.models.editors.flux2_klein import Flux2KleinEditor
 from editloop.models.editors.kontext import KontextEditor
 from editloop.models.editors.omnigen2 import OmniGen2Editor, OmniGen2Pipeline
@@ -45,7 +51,8 @@ from editloop.studies.world.scenes import WORDS
 
 OWN_KINDS = ("omnigen2", "step1x-v1p0", "step1x-v1p1", "step1x-v1p2")
 """Editors whose pipeline diffusers does not have: its call cannot be compared with."""
-KINDS = ("kontext", "kontext-undistilled", "qwen-edit-plus", "klein-base", "klein-distilled", *OWN_KINDS)
+FLUX2_KINDS = ("flux2-dev", "klein-base", "klein-distilled")
+KINDS = ("kontext", "kontext-undistilled", "qwen-edit-plus", "qwen-edit-2511", *FLUX2_KINDS, *OWN_KINDS)
 AREA = 2048
 """Pixels: sources of 32x64 and 64x32, and of 48x48 where whole patches allow."""
 SEEING_TEMPLATE = (
@@ -68,6 +75,11 @@ QWENS_ORDER = (
     "<|im_end|>\n<|im_start|>user\nPicture 1: <|im_end|>\n<|im_start|>assistant\n"
 )
 """What the pipeline says to its text encoder: its words are tokens of the tiny tokenizer, so that rows are short."""
+PARTS_TEMPLATE = (
+    "{% for one in messages %}{{ '[INST]' if one.role == 'user' else '' }}{% for part in one.content %}{{ part.text }}"
+    "{% endfor %}{% endfor %}"
+)
+"""In place of Mistral's."""
 BLOCKS = {"block_out_channels": (8, 8, 8), "layers_per_block": 1, "norm_num_groups": 4}
 """Of a codec that makes pictures four times smaller, as the tiny editor's does."""
 
@@ -87,7 +99,9 @@ def build_tiny_editor(kind: str, seed: int = 0) -> PipelineEditor:
         return _omnigen2()
     if kind.startswith("step1x"):
         return _step1x(kind.removeprefix("step1x-"))
-    return _qwen() if kind == "qwen-edit-plus" else _klein(distilled=kind == "klein-distilled")
+    if kind.startswith("qwen"):
+        return _qwen(clean_source=kind == "qwen-edit-2511")
+    return _dev() if kind == "flux2-dev" else _klein(distilled=kind == "klein-distilled")
 
 
 def tiny_codec() -> AutoencoderKL:
@@ -148,7 +162,7 @@ def _kontext(distilled: bool) -> KontextEditor:
     return KontextEditor(quiet(pipeline), _small("flux-kontext", sizes=(), text_tokens=TEXT_TOKENS))
 
 
-def _qwen() -> QwenEditPlusEditor:
+def _qwen(clean_source: bool) -> QwenEditPlusEditor:
     bytes_ = byte_tokenizer([QWENS_ORDER, *WORDS, *(f" {word}" for word in WORDS)])
     pictures = Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, size={"shortest_edge": 64, "longest_edge": 4096})
     codec = AutoencoderKLQwenImage(
@@ -168,6 +182,7 @@ def _qwen() -> QwenEditPlusEditor:
         num_attention_heads=2,
         joint_attention_dim=64,
         axes_dims_rope=(4, 6, 6),
+        zero_cond_t=clean_source,
     )
     shifting = {"use_dynamic_shifting": True, "shift_terminal": 0.02, "base_shift": 0.5, "max_shift": 0.9}
     pipeline = QwenImageEditPlusPipeline(
@@ -192,6 +207,37 @@ def _klein(distilled: bool) -> Flux2KleinEditor:
         num_key_value_heads=2,
         head_dim=16,
     )
+    pipeline = Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+        vae=_flux2_codec(),
+        text_encoder=Qwen3ForCausalLM(text).eval(),
+        tokenizer=bytes_,
+        transformer=_flux2_network(guided=False),
+        is_distilled=distilled,
+    )
+    preset = "flux2-klein" if distilled else "flux2-klein-base"
+    return Flux2KleinEditor(quiet(pipeline), _small(preset, text_tokens=32, text_layers=(1, 2, 3)))
+
+
+def _dev() -> Flux2DevEditor:
+    bytes_ = byte_tokenizer([SYSTEM_MESSAGE, *WORDS, *(f" {word}" for word in WORDS)])
+    bytes_.add_tokens([AddedToken("[INST]", special=True)])
+    bytes_.chat_template = PARTS_TEMPLATE
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "head_dim": 16}
+    text = {**shape, "model_type": "mistral", "vocab_size": len(bytes_), "num_hidden_layers": 3}
+    vision = {**shape, "model_type": "pixtral", "num_hidden_layers": 1, "image_size": 16, "patch_size": 4}
+    encoder = Mistral3Config(text_config=text | {"num_key_value_heads": 2}, vision_config=vision)
+    pipeline = Flux2Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+        vae=_flux2_codec(),
+        text_encoder=Mistral3ForConditionalGeneration(encoder).eval(),
+        tokenizer=TextProcessor(bytes_),
+        transformer=_flux2_network(guided=True),
+    )
+    return Flux2DevEditor(quiet(pipeline), _small("flux2-dev", text_tokens=80, text_layers=(1, 2, 3)))
+
+
+def _flux2_codec() -> AutoencoderKLFlux2:
     codec = AutoencoderKLFlux2(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -200,7 +246,11 @@ def _klein(distilled: bool) -> Flux2KleinEditor:
     )
     codec.bn.running_mean.normal_()
     codec.bn.running_var.uniform_(0.5, 2)
-    network = Flux2Transformer2DModel(
+    return codec
+
+
+def _flux2_network(guided: bool) -> Flux2Transformer2DModel:
+    return Flux2Transformer2DModel(
         in_channels=16,
         num_layers=1,
         num_single_layers=1,
@@ -208,18 +258,8 @@ def _klein(distilled: bool) -> Flux2KleinEditor:
         num_attention_heads=2,
         joint_attention_dim=96,
         axes_dims_rope=(4, 4, 4, 4),
-        guidance_embeds=False,
+        guidance_embeds=guided,
     )
-    pipeline = Flux2KleinPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
-        vae=codec,
-        text_encoder=Qwen3ForCausalLM(text).eval(),
-        tokenizer=bytes_,
-        transformer=network,
-        is_distilled=distilled,
-    )
-    preset = "flux2-klein" if distilled else "flux2-klein-base"
-    return Flux2KleinEditor(quiet(pipeline), _small(preset, text_tokens=32, text_layers=(1, 2, 3)))
 
 
 def seeing_processor() -> PictureProcessor:

@@ -1,8 +1,11 @@
-"""The one rule by which images are brought to a common size for comparison.
+"""The rules by which images are brought to a common size: one for comparison, one for what an editor works on.
 
 An edit may differ in size and shape from its source, and from the other edits of its task. Wherever pixels are
 compared, `resized` brings each image to the size of the reference, which is the source. Wherever a model reads images
 or people look at them, each image keeps its own size, but for a suite whose publication shows edits otherwise.
+
+An editor reads its source as the published pipelines read theirs, by `resampled`. So is the target read that it is
+trained on or compared with, for otherwise what no edit changes would differ.
 """
 
 import numpy as np
@@ -25,12 +28,31 @@ def resized(picture: Image.Image | Picture, size: tuple[int, int]) -> Picture:
     Returns:
         RGB pixels, (height, width, 3).
     """
-    image = (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).convert("RGB")
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    shrinks = image.width * image.height > size[0] * size[1]
+    return _at_size(image, size, Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS)
+
+
+def resampled(image: Image.Image, size: tuple[int, int]) -> Picture:
+    """Return the RGB pixels of an image at the size that an editor works at. The aspect ratio is not kept.
+
+    It is interpolated by Lanczos, as in the pipelines of OmniGen2 and of diffusers. An image of that size stays as it
+    is.
+
+    Args:
+        image: The image.
+        size: (height, width) in pixels.
+
+    Returns:
+        RGB pixels, (height, width, 3).
+    """
+    return _at_size(image, size, Image.Resampling.LANCZOS)
+
+
+def _at_size(image: Image.Image, size: tuple[int, int], filter_: Image.Resampling) -> Picture:
+    image = image.convert("RGB")
     height, width = size
-    if image.size != (width, height):
-        shrinks = image.width * image.height > width * height
-        image = image.resize((width, height), Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS)
-    return np.asarray(image)
+    return np.asarray(image if image.size == (width, height) else image.resize((width, height), filter_))
 
 
 def shrink(picture: Image.Image | Picture, side: int) -> Picture:

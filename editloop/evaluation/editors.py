@@ -11,7 +11,7 @@ from editloop.content import sha256_json
 from editloop.data.edits_file import EditRow
 from editloop.data.held_out import hold_out
 from editloop.data.picture_file import load_image
-from editloop.data.picture_size import Picture, resized
+from editloop.data.picture_size import Picture, resampled
 from editloop.evaluation.oracle import Oracle, oracle
 from editloop.models.editors.protocol import Conditioning, Editor
 from editloop.models.editors.sampling import group_by_size, integrate, working_picture
@@ -170,5 +170,5 @@ def oracle_view(cases: Sequence[EvaluationTask], edits: Sequence[Picture]) -> Or
 def _case(row: EditRow, editor: Editor) -> EvaluationTask:
     source = working_picture(editor, load_image(row.source))
     size = (source.shape[0], source.shape[1])
-    target = None if row.target is None else resized(load_image(row.target), size)
+    target = None if row.target is None else resampled(load_image(row.target), size)
     return EvaluationTask(row.id, row.instruction, source, target)

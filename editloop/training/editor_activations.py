@@ -107,7 +107,9 @@ def kept_by_block(shape: EditorArchitecture, blocks: Blocks, tokens: EditTokens,
         adapter: Whether an adapter is trained, rather than all weights.
     """
     attention = kept_by_attention(blocks, shape.width, shape.heads, size, adapter=adapter)
-    return tokens.every * (attention + kept_by_mlp(blocks, shape.width, size))
+    own_modulations = 4 * size * shape.width if blocks.token_modulation else 0  # scale and gate of attention and MLP
+    every = tokens.every * (attention + kept_by_mlp(blocks, shape.width, size))
+    return every + tokens.image * own_modulations
 
 
 def gradients_of_block(shape: EditorArchitecture, blocks: Blocks, tokens: EditTokens, size: int) -> float:
@@ -173,6 +175,7 @@ def _working_memory(blocks: Blocks, width: int, tokens: EditTokens, size: int) -
         return tokens.every * ((3 * size + FULL) * blocks.inner + 7 * size * width)
     first = (3 * width if blocks.fused else 0) + (2 if blocks.gated else 1) * blocks.inner
     if blocks.streams == 2:
-        return size * (2 * max(tokens.image, tokens.text) * first + 7 * tokens.every * width)
+        gates = 2 * tokens.image * width if blocks.token_modulation else 0
+        return size * (2 * max(tokens.image, tokens.text) * first + 7 * tokens.every * width + gates)
     beside = 6 if blocks.fused else 9  # q, k and v are parts of a fused projection
     return size * tokens.every * (2 * first + beside * width)

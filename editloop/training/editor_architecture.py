@@ -36,7 +36,8 @@ class Blocks(FrozenModel):
     """Whether one matrix gives q, k, v and the MLP's input."""
     norm_inputs: bool = False
     """Whether the norms of q and k also keep their inputs in the passes' type (diffusers' RMSNorm, not torch's)."""
-
+    token_modulation: bool = False
+    """Whether each token of the image has scales and gates of its own, as where the source is read at noise level 0."""
     sandwiched: bool = False
     """Whether RMS norms stand before and after attention and MLP, as in Lumina2."""
     key_heads: int = Field(0, ge=0)
@@ -46,6 +47,8 @@ class Blocks(FrozenModel):
     def _of_a_kind(self) -> Self:
         if self.sandwiched and (self.streams, self.fused, self.gated) != (1, False, True):
             raise ValueError("sandwiched: Lumina2's blocks have one stream, a gate, and nothing fused")
+        if self.token_modulation and self.streams != 2:
+            raise ValueError("token_modulation: only blocks of two streams modulate the image's tokens apart")
         if self.streams == 2 and self.fused:
             raise ValueError("fused with two streams: their q, k and v are layers of their own")
         return self

@@ -17,9 +17,10 @@ from editloop.errors import EditLoopError
 from editloop.evaluation.editor_suites import editing
 from editloop.evaluation.editor_suites.editing import EditorSampling, edit_seed, find_edit_images, make_edits
 from editloop.evaluation.editor_suites.layouts import open_editor_suite
-from editloop.evaluation.editor_suites.page import write_result
+from editloop.evaluation.editor_suites.page import format_change, is_clear, write_result
 from editloop.evaluation.editor_suites.result import EditorFacts, compare_results, judge_edits, read_result
 from editloop.evaluation.editor_suites.tasks import EditorSuite
+from editloop.evaluation.suites.ratios import RatioEstimate
 from editloop.models.editors.opening import open_editor
 from editloop.models.editors.sampling import edit
 from editloop.models.judge_protocol import JudgeWording, Picture
@@ -132,6 +133,17 @@ def test_a_result_is_written_read_and_compared(suite: EditorSuite, tmp_path: Pat
     assert "Compare with results of the same judge and wording only (pixel-judge 111111111111, wording a)" in page
     assert [page.count(f'<p class="instruction">{prompt}</p>') for prompt in PROMPTS] == [1, 10]
 
+    compared = tmp_path / "compared"
+    described = facts.model_copy(update={"version": "0123456789abcdef"}).describe()
+    write_result(results["two"], suite, images, compared, changes={"all": changes}, against=described)
+    page = page_of(compared)
+    assert "<h2>Change against theirs (0123456789ab, 2 steps, its own guidance, seed 3)</h2>" in page
+    assert page.count('<h3 class="type">') == len(TASKS)
+    clear = [row for row in (changes.average, *changes.by_task.values()) if is_clear(row["vq"])]
+    assert clear
+    for row in clear:
+        assert f"<b>{format_change(row['vq'])}</b>" in page
+
     other = judge_edits(suite, facts, tmp_path / "two" / "fullset", WordedJudge("b"), tmp_path / "b")
     with pytest.raises(EditLoopError, match=r"not compared: .* wording b and by .* wording a\. Scores compare only"):
         compare_results(other, results["one"])
@@ -142,6 +154,14 @@ def test_a_result_is_written_read_and_compared(suite: EditorSuite, tmp_path: Pat
         read_result(tmp_path)
     with pytest.raises(EditLoopError, match=r"no edit of imgedit-bench in it; the first would be .*0\.png"):
         find_edit_images(suite, tmp_path / "b")
+
+
+def test_changes_have_a_sign_unless_they_are_none_and_are_clear_where_the_interval_excludes_0() -> None:
+    values = (0.125, -0.2, 0.001, -0.001, None)
+    estimates = [RatioEstimate(value, None) for value in values]
+    assert [format_change(estimate) for estimate in estimates] == ["+0.12", "-0.20", "0.00", "0.00", "–"]
+    spans = [[0.1, 0.2], [-0.3, -0.1], [-0.1, 0.1], [0.0, 0.2], None]
+    assert [is_clear(RatioEstimate(0.1, span)) for span in spans] == [True, True, False, False, False]
 
 
 def test_the_command(

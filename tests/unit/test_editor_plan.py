@@ -31,7 +31,7 @@ from tests.tensor_memory import kept_by_autograd, tensor_peak
 
 RANK = 4
 SIDE = 512
-FAMILIES = ("flux-kontext", "flux2-klein-4b", "qwen-image-edit-plus", "omnigen2")
+FAMILIES = ("flux-kontext", "flux2-klein-4b", "flux2-dev", "qwen-image-edit-plus", "qwen-image-edit-2511", "omnigen2")
 
 
 def weights_of(module: nn.Module) -> int:
@@ -157,9 +157,11 @@ SMALL: dict[str, dict[str, Any]] = {
         "axes_dim_rope": (24, 20, 20),
     },
 }
+SMALL["flux2-dev"] = SMALL["flux2-klein-4b"] | {"guidance_embeds": True}
+SMALL["qwen-image-edit-2511"] = SMALL["qwen-image-edit-plus"] | {"zero_cond_t": True}
 """The real classes, small: several blocks of 256 numbers a token."""
-INNER = {"flux-kontext": 1024, "flux2-klein-4b": 768, "qwen-image-edit-plus": 1024, "omnigen2": 1024}
-COUNTS = {"flux-kontext": (2, 3), "flux2-klein-4b": (2, 3), "qwen-image-edit-plus": (5,), "omnigen2": (5,)}
+INNER = {name: 768 if name.startswith("flux2") else 1024 for name in FAMILIES}
+COUNTS = {name: (2, 3) if name.startswith("flux") else (5,) for name in FAMILIES}
 TOKENS = EditTokens(256, 64)
 
 

@@ -95,6 +95,16 @@ def test_the_held_out_loss_is_the_same_at_every_look(editor, tmp_path):
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
+def test_a_target_that_is_its_source_is_read_alike_where_both_are_made_smaller(editor, tmp_path):
+    folder = edits_folder(tmp_path / "edits", [(80, 72)])
+    for name in ("source", "target"):
+        noise = np.random.default_rng(1).integers(0, 256, (80, 72, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{name}-0.png")
+    tensors = lesson_of(editor, read_edits(folder), tmp_path).batch("train", [0]).tensors
+    (target,), (source,) = ([part for name, part in tensors.items() if one in name] for one in ("target", "source"))
+    assert torch.equal(target, source)
+
+
 class AnyShape:
     """An editor of pictures of any shape, whose velocity is zero: the loss is that of noise and picture alone."""
 

@@ -82,6 +82,24 @@ def test_an_edit_depends_on_its_seed_not_on_its_batch(editor, tasks):
     assert np.abs(together[2].astype(int) - alone[0].astype(int)).max() <= 1
 
 
+def test_a_task_that_comes_again_in_a_batch_is_encoded_once(editor, tasks, monkeypatch):
+    instructions, sources = [task.instruction for task in tasks], [task.source for task in tasks]
+    order, encoded, encode = [0, 1, 0, 2, 1, 0], [], editor.encode
+    alone = [
+        edit(editor, instructions[at : at + 1], sources[at : at + 1], seeds=[seed])[0] for seed, at in enumerate(order)
+    ]
+    monkeypatch.setattr(
+        editor, "encode", lambda texts, pictures: encoded.append(list(texts)) or encode(texts, pictures)
+    )
+    together = edit(editor, [instructions[at] for at in order], [sources[at] for at in order], seeds=range(6))
+    assert encoded == [instructions[:3]]
+    for one, other in zip(alone, together, strict=True):
+        assert np.abs(one.astype(int) - other.astype(int)).max() <= 1
+    encoded.clear()
+    edit(editor, ["remove it", "remove it"], sources[:2], seeds=[0, 1], steps=1)
+    assert encoded == [["remove it", "remove it"]], "one instruction of two sources is two tasks"
+
+
 def test_the_codec_keeps_a_right_result_right(editor, tasks):
     from editloop.evaluation.oracle import oracle
 

@@ -1,18 +1,21 @@
 """OmniGen2's transformer and its sampling give what the published code gives, case by case."""
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from PIL import Image
 from safetensors.torch import load_file
 
 from editloop.models.editors.omnigen2 import OmniGen2Editor, OmniGen2Pipeline, guide
 from editloop.models.editors.omnigen2_network import OmniGen2Transformer2DModel, position_ids
 from editloop.models.editors.protocol import Conditioning
-from editloop.models.editors.sampling import integrate
+from editloop.models.editors.sampling import integrate, working_picture
 from editloop.models.editors.settings import read_editor_preset
 from tests.tiny_editors import tiny_codec
 
@@ -25,6 +28,12 @@ SAMPLING = json.loads((PARITY / "omnigen2-sampling.json").read_text())
 STATES = load_file(PARITY / "omnigen2-sampling.safetensors")
 CASES = {case: len(facts["text_lengths"]) for case, facts in FACTS["cases"].items()}
 """Samples of each case."""
+EQUAL = {"image_only_is_ignored": "unguided"}
+"""Cases of sampling that give what another one gives, whose latents are kept once."""
+ONE_SOURCE = [case for case, facts in SAMPLING["cases"].items() if facts["sources"] == "sources_one"]
+OTHER_SOURCES = [case for case in SAMPLING["cases"] if case not in ONE_SOURCE]
+CODEC = {"scaling_factor": 0.3611, "shift_factor": 0.1159}
+"""The released codec's."""
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +80,47 @@ def test_the_velocity_is_the_references(network, case, padded):
         torch.testing.assert_close(velocity[0], expected, atol=1e-4, rtol=0)
 
 
+STAGES = {
+    "time_embedding": r"time_caption_embed\.timestep_embedder",
+    "text_embedded": r"time_caption_embed\.caption_embedder",
+    "text_refined": r"context_refiner\.0",
+    "source_refined": r"ref_image_refiner\.0",
+    "noise_refined": r"noise_refiner\.0",
+    "joint_after_layer0": r"layers\.0",
+    "joint_after_layer1": r"layers\.1",
+}
+"""Modules whose outputs the fixtures have, by the name there."""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_each_stage_of_the_network_gives_is_the_references(network, case):
+    outputs = {stage: [] for stage in STAGES}
+    hooks = [
+        module.register_forward_hook(lambda _module, _inputs, output, stage=stage: outputs[stage].append(output))
+        for name, module in network.named_modules()
+        for stage, pattern in STAGES.items()
+        if re.fullmatch(pattern, name)
+    ]
+    assert len(hooks) == len(STAGES)
+    for index in range(CASES[case]):
+        for kept in outputs.values():
+            kept.clear()
+        text = TENSORS[f"{case}.in.text"][index : index + 1, TENSORS[f"{case}.in.text_mask"][index].bool()]
+        pictures = sample(case, index)
+        states = torch.cat([patches(one) for one in pictures])[None]
+        with torch.no_grad():
+            network(states, text, TENSORS[f"{case}.in.timestep"][index : index + 1], [grid(one) for one in pictures])
+        assert len(outputs["source_refined"]) == len(pictures) - 1
+        for stage, kept in outputs.items():
+            for number, output in enumerate(kept):
+                name = f"{case}.mid.{stage}.{index}" + (f".{number}" if stage == "source_refined" else "")
+                expected = TENSORS[f"{case}.mid.{stage}"][index] if stage == "time_embedding" else TENSORS[name]
+                # the sum of a long row of float32 numbers about 30 in size, after a sinusoid of the time
+                torch.testing.assert_close(output[0], expected, atol=1e-4, rtol=1e-4)
+    for hook in hooks:
+        hook.remove()
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_positions_are_the_references(case):
     for index in range(CASES[case]):
@@ -81,8 +131,13 @@ def test_positions_are_the_references(case):
 
 @pytest.fixture(scope="module")
 def editor(network):
-    pipeline = OmniGen2Pipeline(network, tiny_codec(), FlowMatchEulerDiscreteScheduler(), None, None)
-    editor = OmniGen2Editor(pipeline, read_editor_preset("omnigen2"))
+    return editor_of(network, FlowMatchEulerDiscreteScheduler())
+
+
+def editor_of(network, scheduler):
+    codec = tiny_codec()
+    codec.register_to_config(**CODEC)
+    editor = OmniGen2Editor(OmniGen2Pipeline(network, codec, scheduler, None, None), read_editor_preset("omnigen2"))
     editor.multiple = 16
     return editor
 
@@ -104,7 +159,7 @@ def trajectory(editor, case, index):
         update={"image_guidance": facts["image_guidance"], "guidance_range": tuple(facts["cfg_range"])}
     )
     sigmas = editor.sigmas(facts["steps"], size)
-    torch.testing.assert_close(1 - sigmas[:-1], STATES[f"{case}.timesteps"], atol=2e-7, rtol=0)
+    torch.testing.assert_close(1 - sigmas[:-1], STATES[f"{EQUAL.get(case, case)}.timesteps"], atol=2e-7, rtol=0)
     x, states = patches(STATES["in.noise"][index])[None], []
     for pair in pairwise(sigmas):
         x = integrate(editor, x, condition, torch.stack(pair), facts["text_guidance"])
@@ -113,20 +168,26 @@ def trajectory(editor, case, index):
 
 
 @pytest.mark.parametrize("index", [0, 1])
-@pytest.mark.parametrize("case", ["unguided", "text", "text_image", "text_image_range", "text_image_late"])
+@pytest.mark.parametrize("case", ONE_SOURCE)
 def test_sampling_is_the_references(editor, monkeypatch, case, index):
     passes = []
     forward = editor.network.forward
     monkeypatch.setattr(editor.network, "forward", lambda *args, **kwargs: passes.append(1) or forward(*args, **kwargs))
     states = trajectory(editor, case, index)
+    assert len(passes) == SAMPLING["cases"][case]["forwards"]
+    case = EQUAL.get(case, case)
     expected = torch.stack([patches(state) for state in STATES[f"{case}.latents"][:, index]])
     torch.testing.assert_close(states, expected, atol=5e-5 if case == "unguided" else 2e-4, rtol=0)
-    assert len(passes) == SAMPLING["cases"][case]["forwards"]
+    times = torch.cat([STATES[f"{case}.timesteps"], torch.ones(1)])
+    before = torch.cat([patches(STATES["in.noise"][index])[None], states[:-1]])
+    velocities = (states - before) / times.diff().view(-1, 1, 1)
+    expected = torch.stack([patches(velocity) for velocity in STATES[f"{case}.velocity"][:, index]])
+    torch.testing.assert_close(velocities, expected, atol=1e-4 if case == "unguided" else 3e-4, rtol=0)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("index", [0, 1])
-@pytest.mark.parametrize("case", ["two_sources", "no_source"])
+@pytest.mark.parametrize("case", OTHER_SOURCES)
 def test_sampling_with_other_numbers_of_sources_is_the_references(editor, case, index):
     facts = SAMPLING["cases"][case]
     text, mask = one_row(editor, index)
@@ -143,7 +204,10 @@ def test_sampling_with_other_numbers_of_sources_is_the_references(editor, case, 
     for step, (sigma, following) in enumerate(pairwise(editor.sigmas(facts["steps"], (64, 96)))):
         pictured = answer(editor.negative, pictures) if image_guidance > 1 else None
         velocity, against = answer(text, pictures), answer(editor.negative, [])
-        x = x - (following - sigma) * guide(velocity, pictured, against, facts["text_guidance"], image_guidance)
+        guided = guide(velocity, pictured, against, facts["text_guidance"], image_guidance)
+        expected = patches(STATES[f"{case}.velocity"][step, index])
+        torch.testing.assert_close(guided[0], expected, atol=3e-4, rtol=0)
+        x = x - (following - sigma) * guided
         expected = patches(STATES[f"{case}.latents"][step, index])
         torch.testing.assert_close(x[0], expected, atol=2e-4, rtol=0)
 
@@ -162,12 +226,13 @@ def test_image_guidance_alone_is_none(editor):
 
 
 def test_noise_levels_and_sizes_are_the_references(editor):
+    unshifted = editor_of(editor.network, FlowMatchEulerDiscreteScheduler())
+    unshifted.pipeline.scheduler.register_to_config(dynamic_time_shift=False)
     for name, facts in SAMPLING["schedules"].items():
-        if not name.startswith("latent"):
-            continue
-        side, steps = name.removeprefix("latent ").split(", ")
-        height, width = (8 * int(one) for one in side.split("x"))
-        sigmas = editor.sigmas(int(steps.split()[0]), (height, width))
+        side, steps = name.split(", ")
+        is_shifted = side != "dynamic_time_shift false"
+        height, width = (8 * int(one) for one in side.removeprefix("latent ").split("x")) if is_shifted else (64, 96)
+        sigmas = (editor if is_shifted else unshifted).sigmas(int(steps.split()[0]), (height, width))
         torch.testing.assert_close(1 - sigmas[:-1], torch.tensor(facts["timesteps"]), atol=2e-7, rtol=0)
     preset = read_editor_preset("omnigen2")
     for row in SAMPLING["size_rule"]:
@@ -175,3 +240,40 @@ def test_noise_levels_and_sizes_are_the_references(editor):
         editor.settings = preset.model_copy(update=limits)
         expected = max(16, row["to_height"]), max(16, row["to_width"])
         assert editor.size_for(row["height"], row["width"]) == expected
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("case", [case for case in SAMPLING["cases"] if case not in EQUAL])
+def test_what_the_codec_decodes_is_the_references(editor, monkeypatch, case, index):
+    decoded = []
+    monkeypatch.setattr(editor.pipeline.vae, "decode", lambda x, **_: decoded.append(x) or (torch.zeros(1, 3, 64, 96),))
+    editor.decode(patches(STATES[f"{case}.latents"][-1, index])[None], (64, 96))
+    torch.testing.assert_close(decoded[0][0], STATES[f"{case}.given_to_vae_decode"][index], atol=1e-5, rtol=1e-5)
+
+
+def test_a_source_is_resized_and_scaled_as_the_references(editor, monkeypatch):
+    seen = []
+    monkeypatch.setattr(editor, "to_latents", lambda pixels: seen.append(pixels) or torch.zeros(1, 6, 16))
+    monkeypatch.setattr(editor, "settings", read_editor_preset("omnigen2"))
+    picture = working_picture(editor, Image.fromarray(STATES["picture.in_uint8_hwc"].numpy()))
+    editor.latents(np.asarray(picture)[None])
+    torch.testing.assert_close(seen[0][0], STATES["picture.preprocessed"], atol=1e-6, rtol=0)
+
+
+COMPARED = (
+    r"weight\..*",
+    r"in\..*",
+    rf"({'|'.join(CASES)})\.(in\..*|out\.velocity\.\d|mid\.position_ids|mid\.({'|'.join(STAGES)})(\.\d)*)",
+    rf"({'|'.join(ONE_SOURCE + OTHER_SOURCES)})\.(timesteps|velocity|latents|given_to_vae_decode)",
+    r"picture\.(in_uint8_hwc|preprocessed)",
+)
+"""The fixtures' tensors that the tests above read."""
+
+
+def test_no_case_and_no_tensor_of_the_fixtures_is_left_out():
+    assert len(CASES) == 5
+    assert sum(CASES.values()) == 9
+    assert (len(ONE_SOURCE), len(OTHER_SOURCES)) == (6, 2)
+    assert {len(sample(case, index)) - 1 for case in CASES for index in range(CASES[case])} == {0, 1, 2, 5}
+    left_out = [name for name in (*TENSORS, *STATES) if not any(re.fullmatch(one, name) for one in COMPARED)]
+    assert left_out == []

@@ -1,6 +1,7 @@
 """Step1X-Edit's connector, transformer and sampling give what the published code gives, release by release."""
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.sampling import integrate
 from editloop.models.editors.settings import read_editor_preset
-from editloop.models.editors.step1x import Step1XEditor, Step1XEditPipeline, image_positions
+from editloop.models.editors.step1x import Step1XEditor, Step1XEditPipeline, image_positions, reduced
 from editloop.models.editors.step1x_files import flux_scheduler, read_released_network
 from editloop.models.editors.step1x_network import Step1XEditTransformer2DModel
 from editloop.models.editors.step1x_text import text_positions
@@ -97,6 +98,36 @@ def test_the_velocity_of_quoted_text_is_the_references(networks, padding):
     torch.testing.assert_close(velocity, LATER_TENSORS["out.velocity"], atol=TOLERANCE, rtol=0)
 
 
+@torch.no_grad()
+def test_the_mapping_of_quoted_text_adds_what_the_references_adds(networks):
+    network, mask = networks["v1.2"], torch.ones_like(LATER_TENSORS["in.quoted_mask"], dtype=torch.bool)
+    time = 1000 * LATER_TENSORS["in.timestep"]
+    tokens, pooled = network.connector(LATER_TENSORS["in.embeddings"], time, mask)
+    torch.testing.assert_close(tokens, LATER_TENSORS["mid.connector_tokens"], atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(pooled, LATER_TENSORS["mid.connector_pooled"], atol=1e-5, rtol=0)
+    read = []
+    hook = network.context_embedder.register_forward_pre_hook(lambda _module, inputs: read.append(inputs[0]))
+    test_the_velocity_of_quoted_text_is_the_references(networks, 0)
+    hook.remove()
+    torch.testing.assert_close(read[0], LATER_TENSORS["mid.tokens_with_mapping"], atol=TOLERANCE, rtol=0)
+
+
+def test_guidance_is_reduced_as_the_references():
+    norms, factors = (torch.tensor(FACTS["rescale_factor"][name]).view(-1, 1) for name in ("norm", "factor"))
+    difference = norms * torch.tensor([0.6, 0.0, -0.8])
+    torch.testing.assert_close(reduced(difference), difference / factors, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["noise", "source"])
+def test_latents_are_packed_as_the_references(networks, monkeypatch, name):
+    editor, decoded = editor_of(networks, "v1.1"), []
+    config = editor.pipeline.vae.config
+    monkeypatch.setattr(editor.pipeline.vae, "decode", lambda x, **_: decoded.append(x) or (torch.zeros(2, 3, 32, 48),))
+    editor.decode(TENSORS[f"in.{name}_packed"], (32, 48))
+    latents = (decoded[0] - config.shift_factor) * config.scaling_factor
+    torch.testing.assert_close(latents, TENSORS[f"in.{name}_latents"], atol=1e-5, rtol=1e-5)
+
+
 def editor_of(networks, release, **settings):
     preset = read_editor_preset(f"step1x-edit-{release.replace('.', 'p')}")
     pipeline = Step1XEditPipeline(flux_scheduler(), tiny_codec(), None, None, networks[release])
@@ -130,6 +161,8 @@ def test_sampling_is_the_references(networks, case):
     )
     torch.testing.assert_close(states, TENSORS[f"{case}.latents"], atol=5e-4, rtol=0)
     assert states.std() > 0.5
+    if f"{case}.timesteps" in TENSORS:
+        torch.testing.assert_close(editor.sigmas(4, (32, 48)), TENSORS[f"{case}.timesteps"], atol=2e-7, rtol=0)
 
 
 @pytest.mark.parametrize("case", list(LATER["cases"]))
@@ -153,6 +186,8 @@ def test_sampling_with_quoted_text_is_the_references(networks, case):
         editor, LATER_TENSORS["in.noise_packed"], Conditioning((32, 48), parts), facts["steps"], facts["guidance"]
     )
     torch.testing.assert_close(states, LATER_TENSORS[f"{case}.latents"], atol=5e-4, rtol=0)
+    times = LATER_TENSORS[f"{case}.timesteps_1000"]
+    torch.testing.assert_close(1000 * editor.sigmas(4, (32, 48))[:-1], times, atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("release", ["v1.0", "v1.1", "v1.2"])
@@ -188,3 +223,26 @@ def test_noise_levels_and_sizes_are_the_references(networks):
     for row in FACTS["size_rule"]:
         editor.settings = editor.settings.model_copy(update={"area": row["size_level"] ** 2})
         assert editor.size_for(row["height"], row["width"]) == (row["to_height"], row["to_width"])
+
+
+COMPARED = (
+    r"weight\..*",
+    r"in\..*",
+    r"v1\.[01]\.out\.(connector_tokens|connector_pooled|velocity)",
+    r"out\.velocity",
+    r"mid\.(connector_tokens|connector_pooled|tokens_with_mapping)",
+    rf"({'|'.join(map(re.escape, (*FACTS['cases'], *LATER['cases'])))})\.(latents|timesteps|timesteps_1000)",
+    r"positions\.\d\.(text_ids|is_vision)",
+)
+"""The fixtures' tensors that the tests above read."""
+UNREAD = {"in.negative_text_input_embeddings"}
+"""Nothing in the negative instruction is quoted, so that these are not added to anything."""
+
+
+def test_no_case_and_no_tensor_of_the_fixtures_is_left_out():
+    assert len(FACTS["cases"]) == 6
+    assert len(LATER["cases"]) == 3
+    assert len(LATER["positions"]) == 3
+    assert {facts["version"] for facts in FACTS["cases"].values()} == {"v1.0", "v1.1"}
+    names = {*TENSORS, *LATER_TENSORS} - UNREAD
+    assert sorted(name for name in names if not any(re.fullmatch(one, name) for one in COMPARED)) == []

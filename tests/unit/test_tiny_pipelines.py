@@ -1,10 +1,10 @@
 """Every editor over its real diffusers class in a tiny configuration, from a folder that `from_pretrained` reads."""
 
+import copy
 import json
 import re
 import shutil
 from contextlib import contextmanager
-from functools import partialmethod
 from unittest.mock import patch
 
 import diffusers
@@ -13,24 +13,18 @@ import pytest
 import torch
 from diffusers.pipelines.flux.pipeline_flux_kontext import PREFERRED_KONTEXT_RESOLUTIONS
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as qwen
-from peft import LoraConfig
-from peft.tuners.lora import Linear
 from PIL import Image
-from torch import nn
 from torch.nn import functional
 
 from editloop.errors import EditLoopError
 from editloop.models.editors.adapted_linear import ADAPTER, AdaptedLinear
-from editloop.models.editors.omnigen2_network import OmniGen2Transformer2DModel
-from editloop.models.editors.opening import EDITORS, open_editor
+from editloop.models.editors.opening import open_editor
 from editloop.models.editors.protocol import Conditioning, join_conditions
 from editloop.models.editors.qwen_edit_plus import marked_pictures
 from editloop.models.editors.sampling import edit, integrate, working_picture
-from editloop.models.editors.settings import PRESETS, SETTINGS, EditorSettings, read_editor_preset
-from editloop.models.editors.step1x_network import Step1XEditTransformer2DModel
-from editloop.settings_file import preset_names
+from editloop.models.editors.settings import SETTINGS, read_editor_preset
 from editloop.training.engine import enable_gradient_checkpointing
-from tests.tiny_editors import AREA, KINDS, OWN_KINDS, build_tiny_editor, write_tiny_editor
+from tests.tiny_editors import AREA, FLUX2_KINDS, KINDS, OWN_KINDS, PARTS_TEMPLATE, build_tiny_editor, write_tiny_editor
 
 pytestmark = pytest.mark.floats
 
@@ -52,9 +46,21 @@ def editors(folders):
 
 
 @pytest.fixture
-def opened(folders):
-    """Opens one anew, for tests that change it."""
-    return lambda kind: open_editor(folders[kind])
+def opened(editors):
+    """Gives one with a network of its own, for tests that change it. The other parts are shared."""
+
+    def opened(kind):
+        pipeline = copy.copy(editors[kind].pipeline)
+        pipeline.register_modules(transformer=copy.deepcopy(pipeline.transformer))
+        return type(editors[kind])(pipeline, editors[kind].settings)
+
+    return opened
+
+
+@pytest.fixture(scope="module")
+def encoded(editors):
+    """Two tasks of 32x64, encoded once by each editor."""
+    return {kind: editor.encode(TASKS[:2], sources((32, 64), 2)) for kind, editor in editors.items()}
 
 
 def sources(size, count=1):
@@ -75,8 +81,9 @@ def pipelines_own(editor, kind, noise, source, guidance):
         "latents": noise,
         "callback_on_step_end": lambda _, step, time, values: seen.append(values["latents"]) or values,
     }
-    if kind.startswith("klein"):
-        told |= {"guidance_scale": guidance, "text_encoder_out_layers": (1, 2, 3), "max_sequence_length": 32}
+    if kind in FLUX2_KINDS:
+        told |= {"guidance_scale": guidance, "text_encoder_out_layers": (1, 2, 3)}
+        told["max_sequence_length"] = editor.settings.text_tokens
         told["latents"] = noise.transpose(1, 2).unflatten(2, editor.grid((height, width)))
     elif kind.startswith("kontext"):
         told |= {"max_area": height * width, "_auto_resize": False, "max_sequence_length": 12}
@@ -110,7 +117,7 @@ def test_sampling_equals_the_pipelines_own_call(editors, monkeypatch, kind, shap
     monkeypatch.setattr(qwen, "VAE_IMAGE_SIZE", AREA)
     monkeypatch.setattr(qwen, "CONDITION_IMAGE_SIZE", AREA)
     editor = editors[kind]
-    unit = 64 if kind.startswith("klein") else 32
+    unit = 64 if kind in FLUX2_KINDS else 32
     size = (unit * shape[0], unit * shape[1])
     source = sources(size)
     condition = editor.encode(TASKS[:1], source)
@@ -173,9 +180,8 @@ def calls_of_adapters(editor):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_adapter_starts_as_nothing_keeps_its_base_and_is_saved_merged(opened, tmp_path, kind):
-    editor = opened(kind)
-    condition = editor.encode(TASKS[:2], sources((32, 64), 2))
+def test_an_adapter_starts_as_nothing_keeps_its_base_and_is_saved_merged(opened, encoded, tmp_path, kind):
+    editor, condition = opened(kind), encoded[kind]
     x, sigma = editor.noise(2, (32, 64), torch.Generator().manual_seed(1)), torch.full((2,), 0.5)
     with torch.no_grad():
         before = editor.velocity(x, sigma, condition)
@@ -210,66 +216,10 @@ def test_an_adapter_starts_as_nothing_keeps_its_base_and_is_saved_merged(opened,
     assert libraries == {"diffusers", "transformers"} | published, "a released index names no module of ours"
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_an_adapted_layer_computes_what_pefts_own_does_forwards_and_back(precision):
-    torch.manual_seed(0)
-    config = LoraConfig(r=3, lora_alpha=6)
-    layers = [kind(nn.Linear(5, 7), ADAPTER, config, r=3, lora_alpha=6) for kind in (Linear, AdaptedLinear)]
-    for weight in layers[0].parameters():
-        nn.init.normal_(weight)
-    layers[1].load_state_dict(layers[0].state_dict())
-    x, results = torch.randn(2, 4, 5), []
-    for layer in layers:
-        entered = x.clone().requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            output = layer(entered)
-        (output.float() ** 3).sum().backward()
-        adapters = [layer.lora_A[ADAPTER].weight.grad, layer.lora_B[ADAPTER].weight.grad]
-        results.append([output.float(), entered.grad, *adapters])
-    largest = [(one - other).norm() / other.norm() for one, other in zip(*results, strict=True)]
-    assert max(largest) < (1e-5 if precision == "float32" else 0.02)
-
-
-def test_in_bfloat16_the_adapter_stays_beside_its_layers(opened):
-    editor = opened("kontext")
-    for one in editor.add_adapter(2, 4):
-        one.data.fill_(0.05)
-    editor.bf16 = True
-    weights = [layer.base_layer.weight for layer in editor.network.modules() if isinstance(layer, AdaptedLinear)]
-    before = [weight.data_ptr() for weight in weights]
-    with editor.merged():
-        assert [weight.data_ptr() for weight in weights] == before
-
-
-def test_compiled_blocks_answer_as_before_with_the_adapter_merged_and_without_it(opened):
-    editor = opened("kontext")
-    condition = editor.encode(TASKS[:2], sources((32, 64), 2))
-    x, sigma = editor.noise(2, (32, 64), torch.Generator().manual_seed(1)), torch.full((2,), 0.5)
-    for one in editor.add_adapter(2, 4):
-        one.data.normal_(std=0.05)
-
-    def answers():
-        editor.network.zero_grad()
-        velocity = editor.velocity(x, sigma, condition)
-        velocity.square().mean().backward()
-        gradients = [one.grad.clone() for one in editor.network.parameters() if one.grad is not None]
-        with torch.no_grad(), editor.merged():
-            merged = editor.velocity(x, sigma, condition)
-        with torch.no_grad(), editor.base():
-            return [velocity.detach(), merged, editor.velocity(x, sigma, condition), *gradients]
-
-    plain = answers()
-    # traced as for any backend; generating code takes minutes, and is torch's own
-    with patch.object(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager")):
-        editor.compile_blocks()
-    torch.testing.assert_close(answers(), plain, atol=1e-5, rtol=1e-4)
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_whole_network_may_be_trained_and_the_frozen_one_still_answers(opened, kind):
-    editor = opened(kind)
-    condition = editor.encode(TASKS[:1], sources((32, 32)))
-    x, sigma = editor.noise(1, (32, 32), torch.Generator().manual_seed(1)), torch.full((1,), 0.5)
+def test_the_whole_network_may_be_trained_and_the_frozen_one_still_answers(opened, encoded, kind):
+    editor, condition = opened(kind), encoded[kind]
+    x, sigma = editor.noise(2, (32, 64), torch.Generator().manual_seed(1)), torch.full((2,), 0.5)
     with torch.no_grad():
         before = editor.velocity(x, sigma, condition)
         trained = editor.train_whole()
@@ -282,8 +232,8 @@ def test_the_whole_network_may_be_trained_and_the_frozen_one_still_answers(opene
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradient_checkpointing_changes_no_gradient_and_runs_the_blocks_twice(opened, kind):
-    found = []
+def test_gradient_checkpointing_changes_no_gradient_and_runs_the_blocks_twice(opened, encoded, kind):
+    found, condition = [], encoded[kind]
     for checkpointed in (False, True):
         editor = opened(kind)
         torch.manual_seed(0)
@@ -295,7 +245,6 @@ def test_gradient_checkpointing_changes_no_gradient_and_runs_the_blocks_twice(op
         calls = []
         for block in blocks:
             block.register_forward_pre_hook(lambda block, inputs, calls=calls: calls.append(block))
-        condition = editor.encode(TASKS[:2], sources((32, 64), 2))
         x = editor.noise(2, (32, 64), torch.Generator().manual_seed(1))
         editor.velocity(x, torch.full((2,), 0.5), condition, 1.0).square().mean().backward()
         assert len(calls) == len(blocks) * (2 if checkpointed else 1) > 0
@@ -337,6 +286,54 @@ def test_what_is_saved_is_diffusers_own(folders, kind):
         assert torch.equal(pipeline.transformer.state_dict()[name], weight), name
 
 
+def test_flux2_dev_keeps_the_files_about_pictures_and_its_processors_published_class(folders, tmp_path):
+    folder = shutil.copytree(folders["flux2-dev"], tmp_path / "flux2")
+    (folder / "tokenizer" / "processor_config.json").write_text('{"patch_size": 14}')
+    open_editor(folder).save(tmp_path / "saved")
+    assert (tmp_path / "saved" / "tokenizer" / "processor_config.json").read_text() == '{"patch_size": 14}'
+    index = json.loads((tmp_path / "saved" / "model_index.json").read_text())
+    assert index["tokenizer"] == ["transformers", "PixtralProcessor"]
+    assert open_editor(tmp_path / "saved").text_tokenizer.chat_template == PARTS_TEMPLATE
+
+
+def test_flux2_devs_instructions_are_padded_and_cut_to_one_length_without_a_warning(editors, caplog):
+    editor = editors["flux2-dev"]
+    length = editor.settings.text_tokens
+    short, long = (
+        editor.encode([text], sources((32, 32))).parts["prompt"] for text in ("move it", "move it " * length)
+    )
+    assert short.shape == long.shape == (1, length, 96)
+    assert not [record for record in caplog.records if "processor_kwargs" in record.getMessage()]
+
+
+def test_flux2_devs_chat_template_may_lie_where_transformers_4_had_it_but_not_be_missing(folders, tmp_path):
+    folder = shutil.copytree(folders["flux2-dev"], tmp_path / "flux2")
+    template, former = folder / "tokenizer" / "chat_template.jinja", folder / "tokenizer" / "chat_template.json"
+    former.write_text(json.dumps({"chat_template": template.read_text()}))
+    template.unlink()
+    assert open_editor(folder).text_tokenizer.chat_template == PARTS_TEMPLATE
+    for content in ("{", "[]", "{}"):
+        former.write_text(content)
+        with pytest.raises(EditLoopError, match=r"tokenizer: the text encoder's processor has no chat template\. Put"):
+            open_editor(folder)
+
+
+def test_qwens_later_network_reads_the_source_at_noise_level_0(folders, editors, tmp_path):
+    folder = shutil.copytree(folders["qwen-edit-2511"], tmp_path / "qwen")
+    config = folder / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"zero_cond_t": False}))
+    later, earlier = editors["qwen-edit-2511"], open_editor(folder)
+    x = later.noise(1, (32, 32), torch.Generator().manual_seed(1))
+    condition = later.encode(TASKS[:1], sources((32, 32)))
+    with torch.no_grad():
+        clean, moving = (
+            [editor.velocity(x, torch.tensor([sigma]), condition, 1.0) for sigma in (0.0, 0.7)]
+            for editor in (later, earlier)
+        )
+    torch.testing.assert_close(clean[0], moving[0])
+    assert (clean[1] - moving[1]).abs().max() > 1e-3
+
+
 def test_bfloat16_multiplies_coarsely_and_answers_in_float32(opened):
     editor = opened("klein-base")
     condition = editor.encode(TASKS[:1], sources((32, 32)))
@@ -358,6 +355,8 @@ def test_what_an_editor_cannot_do_is_refused_by_name(editors, folders, tmp_path)
         editors["kontext"].latents(sources((32, 40))[:, :, :36])
     with pytest.raises(EditLoopError, match=r"image_pad.*steers the text encoder"):
         editor.encode(["make <|image_pad|> red"], sources((32, 32)))
+    with pytest.raises(EditLoopError, match=r"\[INST\] steers the text encoder"):
+        editors["flux2-dev"].encode(["[INST] make it red"], sources((32, 32)))
     copied = shutil.copytree(folders["kontext"], tmp_path / "copied")
     index = json.loads((copied / "model_index.json").read_text())
     (copied / "model_index.json").write_text(json.dumps(index | {"_class_name": "FluxPipeline"}))
@@ -377,53 +376,6 @@ def test_what_an_editor_cannot_do_is_refused_by_name(editors, folders, tmp_path)
     (copied / "model_index.json").write_text(json.dumps(index | {"scheduler": ["diffusers", "EulerDiscreteScheduler"]}))
     with pytest.raises(EditLoopError, match="its scheduler is EulerDiscreteScheduler"):
         open_editor(copied)
-
-
-REAL = {
-    "flux-kontext": (diffusers.FluxTransformer2DModel, {"guidance_embeds": True}, 11.90),
-    "qwen-image-edit-plus": (diffusers.QwenImageTransformer2DModel, {}, 20.43),
-    "flux2-klein": (
-        diffusers.Flux2Transformer2DModel,
-        {
-            "num_layers": 5,
-            "num_single_layers": 20,
-            "num_attention_heads": 24,
-            "joint_attention_dim": 7680,
-            "guidance_embeds": False,
-        },
-        3.88,
-    ),
-    "omnigen2": (OmniGen2Transformer2DModel, {}, 3.97),
-    "step1x-edit-v1p1": (Step1XEditTransformer2DModel, {}, 12.4),
-    "step1x-edit-v1p2": (Step1XEditTransformer2DModel, {"enable_text_token_mapping": True}, 12.4),
-}
-REAL["flux2-klein-base"] = REAL["flux2-klein"]
-REAL["step1x-edit-v1p0"] = REAL["step1x-edit-v1p1"]
-
-
-@pytest.mark.parametrize("name", sorted(REAL))
-def test_a_presets_targets_are_layers_of_the_real_network(name):
-    settings = read_editor_preset(name)
-    kind, config, billions = REAL[name]
-    with torch.device("meta"):
-        network = kind(**config)
-    assert sum(one.numel() for one in network.parameters()) / 1e9 == pytest.approx(billions, abs=0.05)
-    linear = [key for key, module in network.named_modules() if isinstance(module, torch.nn.Linear)]
-    chosen = [key for key in linear if any(key == end or key.endswith(f".{end}") for end in settings.targets)]
-    blocks = [key for key in linear if "transformer_blocks." in key and "mod" not in key and "norm" not in key]
-    if name == "omnigen2":  # published: the attention of every block
-        blocks = [key for key in linear if ".attn." in key]
-        assert len(blocks) == 4 * (32 + 3 * 2)
-    assert sorted(set(blocks) - set(chosen)) == []
-    assert hasattr(diffusers, settings.pipeline) or settings.pipeline in EDITORS
-
-
-def test_every_preset_is_tested_and_unknown_ones_are_refused_with_the_names():
-    assert preset_names(PRESETS) == sorted(REAL)
-    with pytest.raises(EditLoopError, match="there are flux-kontext"):
-        read_editor_preset("flux")
-    with pytest.raises(ValueError, match="height and a width"):
-        EditorSettings(pipeline="X", area=1024, sizes=((0, 32),), steps=1, targets=("to_q",))
 
 
 @pytest.mark.parametrize("kind", ["kontext", "qwen-edit-plus"])

@@ -38,6 +38,11 @@ class EditorSampling(FrozenModel):
     seed: int = 0
     """Seed of the noise of all edits."""
 
+    def describe(self) -> str:
+        """Return steps, guidance and seed in words."""
+        guidance = "its own guidance" if self.guidance is None else f"guidance {self.guidance:g}"
+        return f"{self.steps} steps, {guidance}, seed {self.seed}"
+
 
 def editor_version(folder: Path) -> str:
     """Return the content address of an editor's folder: its manifest's, or that of its files.

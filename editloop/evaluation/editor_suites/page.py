@@ -61,7 +61,7 @@ def write_result(
         images: Folder of the edits.
         folder: Where to write; may hold edits and answers already.
         changes: Changes from another editor; None for none.
-        against: Name of that editor.
+        against: That editor, in words.
         seed: Seed of the intervals' resampling.
     """
     figures = result.figures(seed)
@@ -78,7 +78,7 @@ def write_result(
     write_edit_rows(result, folder)
     page = render(
         Path(__file__).with_name("editor_suite_page.html.j2"),
-        {"estimate": format_estimate, "span": format_span},
+        {"estimate": format_estimate, "change": format_change, "span": format_span, "clear": is_clear},
         result=result,
         note=comparison_note(result),
         figures=figures,
@@ -98,7 +98,25 @@ def format_estimate(estimate: RatioEstimate) -> str:
     Args:
         estimate: The figure.
     """
-    return "–" if estimate.value is None else f"{estimate.value:.2f}"
+    return "–" if estimate.value is None else f"{estimate.value:.2f}".replace("-0.00", "0.00")
+
+
+def format_change(estimate: RatioEstimate) -> str:
+    """Return a change with its sign and two decimals.
+
+    Args:
+        estimate: The change.
+    """
+    return format_estimate(estimate) if not round(estimate.value or 0, 2) else f"{estimate.value:+.2f}"
+
+
+def is_clear(estimate: RatioEstimate) -> bool:
+    """Whether a change's interval leaves out 0.
+
+    Args:
+        estimate: The change.
+    """
+    return estimate.ci95 is not None and not estimate.ci95[0] <= 0 <= estimate.ci95[1]
 
 
 def format_span(estimate: RatioEstimate) -> str:

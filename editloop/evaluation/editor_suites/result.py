@@ -46,6 +46,12 @@ class EditorFacts(FrozenModel):
     sampling: EditorSampling | None = None
     """None where the edits were imported."""
 
+    def describe(self) -> str:
+        """Return the name in words, with version and sampling where the edits were made here."""
+        if self.sampling is None:
+            return self.name
+        return f"{self.name} ({self.version[:12]}, {self.sampling.describe()})"
+
 
 class WordingFacts(FrozenModel):
     """The texts that a judge reads around an edit, see `JudgeWording`."""

@@ -12,7 +12,7 @@ from editloop.lineage.tracking import digest
 from editloop.progress import track
 
 CHUNK = 128
-"""Rows edited together, so that memory stays bounded."""
+"""Edits made together, so that memory stays bounded."""
 
 
 def write_candidates(
@@ -46,17 +46,26 @@ def write_candidates(
     with complete_folder(output, facts) as out:
         (out / "images").mkdir()
         tasks = []
-        chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+        length = max(1, CHUNK // max(1, per_task))
+        chunks = [rows[start : start + length] for start in range(0, len(rows), length)]
         for chunk in track(chunks, description="candidates"):
             opened = [_open(row, out) for row in chunk]
             sources = [working_picture(model, load_image(row.source)) for row in chunk]
-            for number in range(per_task):
-                seeds = [noise_seed(seed, task.task_id, number) for task in opened]
-                pictures = edit(model, [task.instruction for task in opened], sources, seeds=seeds, steps=steps)
-                opened = [
-                    _with_candidate(task, store_png(Image.fromarray(picture), out / "images"), editor, noise)
-                    for task, picture, noise in zip(opened, pictures, seeds, strict=True)
-                ]
+            planned = [
+                (row, noise_seed(seed, task.task_id, number))
+                for row, task in enumerate(opened)
+                for number in range(per_task)
+            ]
+            pictures = edit(
+                model,
+                [opened[row].instruction for row, _ in planned],
+                [sources[row] for row, _ in planned],
+                seeds=[noise for _, noise in planned],
+                steps=steps,
+            )
+            for (row, noise), picture in zip(planned, pictures, strict=True):
+                image = store_png(Image.fromarray(picture), out / "images")
+                opened[row] = _with_candidate(opened[row], image, editor, noise)
             tasks += opened
         (out / "tasks.jsonl").write_text("".join(task.model_dump_json(by_alias=True) + "\n" for task in tasks))
     return {"tasks": len(tasks), "candidates": sum(len(task.candidates) for task in tasks)}

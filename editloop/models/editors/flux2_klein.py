@@ -1,27 +1,18 @@
 """FLUX.2 Klein as an `Editor`. A test checks that it samples exactly as `diffusers.Flux2KleinPipeline` does."""
 
-from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
-from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
-from numpy.typing import NDArray
 from torch import Tensor
 
-from editloop.models.editors.pipeline_editor import PipelineEditor, without_control
+from editloop.models.editors.flux2 import Flux2Editor
 from editloop.models.editors.protocol import Conditioning
-from editloop.models.editors.settings import Size
-
-SOURCE_TIME = 10
-"""Time coordinate of the source's latents in the position ids. The edit's is 0."""
 
 
-class Flux2KleinEditor(PipelineEditor):
-    """Editor over `Flux2KleinPipeline`.
+class Flux2KleinEditor(Flux2Editor):
+    """Editor over `Flux2KleinPipeline`, whose text encoder is Qwen3.
 
-    The text encoding joins the states of some layers of Qwen3; the source's latents follow the edit's in the sequence.
     Guidance compares with the negative instruction (empty by default). A distilled network takes no guidance.
     """
 
@@ -29,98 +20,16 @@ class Flux2KleinEditor(PipelineEditor):
     def preset(index: dict[str, Any]) -> str:
         return "flux2-klein" if index.get("is_distilled") else "flux2-klein-base"
 
-    def size_for(self, height: int, width: int, area: int | None = None) -> Size:
-        """Return the size at which the editor works on a source, as the pipeline chooses it.
-
-        Where the settings name no sizes and the source has at most `area` pixels, it keeps its size, rounded down to
-        whole patches.
-
-        Args:
-            height: The source's height in pixels.
-            width: The source's width in pixels.
-            area: Most pixels of the result, about; None takes the settings'.
-        """
-        if self.settings.sizes or height * width > (area or self.settings.area):
-            return super().size_for(height, width, area)
-        rows, columns = self.grid((height, width))
-        return max(1, rows) * self.multiple, max(1, columns) * self.multiple
-
-    def shift(self, steps: int, tokens: int) -> float:
-        """Return mu of the noise levels by the published formula.
-
-        Args:
-            steps: Denoising steps.
-            tokens: Packed latents of the edit.
-        """
-        return compute_empirical_mu(tokens, steps)
-
-    @torch.no_grad()
-    def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
-        """Encode B tasks into the parts `prompt` (B, L, text width * layers) and `source` (B, S, C).
-
-        Args:
-            instructions: The B instructions.
-            sources: uint8 (B, height, width, 3) at a size that `size_for` gave.
-
-        Raises:
-            EditLoopError: An instruction spells out a control token.
-        """
-        height, width = sources.shape[1:3]
-        prompt = self._text(without_control(instructions, self.pipeline.tokenizer))
-        return Conditioning((height, width), {"prompt": prompt, "source": self.latents(sources)})
-
     def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:
         guidance_scale = self.guidance_or_default(guidance)
-        velocity = self._pass(x, sigma, condition, condition.parts["prompt"])
+        velocity = self.one_pass(x, sigma, condition, condition.parts["prompt"])
         if guidance_scale <= 1 or self.pipeline.config.is_distilled:
             return velocity
-        against = self._pass(x, sigma, condition, self.negative.expand(len(x), -1, -1))
+        against = self.one_pass(x, sigma, condition, self.negative.expand(len(x), -1, -1))
         return against + guidance_scale * (velocity - against)
-
-    def to_latents(self, pixels: Tensor) -> Tensor:
-        packed: Tensor = self.pipeline._pack_latents(self.pipeline._encode_vae_image(pixels, generator=None))
-        return packed
-
-    def to_pixels(self, x: Tensor, size: Size) -> Tensor:
-        codec = self.pipeline.vae
-        latents = x.transpose(1, 2).unflatten(2, self.grid(size))
-        mean, variance = (each.view(1, -1, 1, 1) for each in (codec.bn.running_mean, codec.bn.running_var))
-        latents = latents * torch.sqrt(variance + codec.config.batch_norm_eps) + mean
-        pixels: Tensor = codec.decode(self.pipeline._unpatchify_latents(latents), return_dict=False)[0]
-        return pixels
-
-    def _pass(self, x: Tensor, sigma: Tensor, condition: Conditioning, prompt: Tensor) -> Tensor:
-        rows, columns = self.grid(condition.size)
-        return self.answer(
-            x,
-            condition.parts["source"],
-            prompt,
-            timestep=sigma,
-            guidance=None,
-            txt_ids=_positions(0, 1, 1, prompt.shape[1], x.device),
-            img_ids=torch.cat([_positions(time, rows, columns, 1, x.device) for time in (0, SOURCE_TIME)]),
-        )
 
     @cached_property
     def negative(self) -> Tensor:
         """The encoded negative instruction, (1, L, text width * layers)."""
         with torch.no_grad():
-            return self._text([self.settings.negative])
-
-    def _text(self, instructions: list[str]) -> Tensor:
-        with self.on_demand.on_device(self.text_encoders):
-            prompt, _ = self.pipeline.encode_prompt(
-                instructions,
-                device=self.device,
-                max_sequence_length=self.settings.text_tokens,
-                text_encoder_out_layers=self.settings.text_layers,
-            )
-        encoded: Tensor = prompt.float()
-        return encoded
-
-
-@cache
-def _positions(time: int, rows: int, columns: int, length: int, device: torch.device) -> Tensor:
-    """Return position ids (rows * columns * length, 4): (time, row, column, index in the text)."""
-    each = (torch.tensor([time]), torch.arange(rows), torch.arange(columns), torch.arange(length))
-    return torch.cartesian_prod(*each).to(device)
+            return self.encoded_text([self.settings.negative])

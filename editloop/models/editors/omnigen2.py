@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,14 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from editloop.errors import EditLoopError
-from editloop.models.editors.network_files import PartReader
 from editloop.models.editors.omnigen2_network import OmniGen2Transformer2DModel
+from editloop.models.editors.own_editor import OwnEditor
 from editloop.models.editors.own_pipeline import OwnPipeline
-from editloop.models.editors.pipeline_editor import PipelineEditor, without_control
+from editloop.models.editors.pipeline_editor import without_control
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.qwen_processor import PictureProcessor, chat_text
-from editloop.models.editors.settings import SETTINGS, Size
+from editloop.models.editors.settings import Size
 
 SHIFT_SIDE = 40
 """Latent pixels of the side of an image whose noise levels are not shifted."""
@@ -59,7 +57,7 @@ class OmniGen2Pipeline(OwnPipeline):
         self.register(transformer=transformer, vae=vae, scheduler=scheduler, mllm=mllm, processor=processor)
 
 
-class OmniGen2Editor(PipelineEditor):
+class OmniGen2Editor(OwnEditor):
     """Editor over OmniGen2's parts.
 
     Qwen2.5-VL encodes the text alone; the source's patches precede the edit's in the network's sequence. `guidance`
@@ -67,22 +65,13 @@ class OmniGen2Editor(PipelineEditor):
     """
 
     text_encoders: ClassVar[tuple[str, ...]] = ("mllm",)
+    own_pipeline = OmniGen2Pipeline
+    channels_last = True
+    preamble_is = "the system message that OmniGen2 was trained with"
 
     @staticmethod
     def preset(index: dict[str, Any]) -> str:
         return "omnigen2"
-
-    @classmethod
-    def parts(cls, folder: Path) -> dict[str, Any]:
-        return OmniGen2Pipeline.light_parts(folder)
-
-    @classmethod
-    def readers(cls, folder: Path) -> dict[str, PartReader]:
-        return OmniGen2Pipeline.readers(folder)
-
-    @classmethod
-    def pipeline_class(cls) -> type[OmniGen2Pipeline]:
-        return OmniGen2Pipeline
 
     def size_for(self, height: int, width: int, area: int | None = None) -> Size:
         """Return the size at which the editor works on a source: shrunk to the settings' limits, never enlarged.
@@ -152,32 +141,11 @@ class OmniGen2Editor(PipelineEditor):
         steered = guide(velocity, pictured, against, guidance_scale, image_scale)
         return torch.where(guided.view(-1, 1, 1), steered, velocity)
 
-    def to_latents(self, pixels: Tensor) -> Tensor:
-        codec = self.pipeline.vae
-        latents: Tensor = codec.encode(pixels, return_dict=False)[0].mode()
-        return self._packed((latents - codec.config.shift_factor) * codec.config.scaling_factor)
-
-    def to_pixels(self, x: Tensor, size: Size) -> Tensor:
-        codec = self.pipeline.vae
-        rows, columns = self.grid(size)
-        patches = x.unflatten(2, (self.patch, self.patch, -1)).unflatten(1, (rows, columns))
-        latents = patches.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
-        pixels: Tensor = codec.decode(
-            latents / codec.config.scaling_factor + codec.config.shift_factor, return_dict=False
-        )[0]
-        return pixels
-
     @cached_property
     def negative(self) -> Tensor:
         """The encoded negative instruction, (1, L, text width)."""
         with torch.no_grad():
             return self._text([self.settings.negative])[0]
-
-    def _packed(self, latents: Tensor) -> Tensor:
-        """Return patches (B, S, C) of latents (B, channels, height, width), pixels by row, column and channel."""
-        patches = latents.unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))
-        packed: Tensor = patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
-        return packed
 
     def _pass(
         self, x: Tensor, sigma: Tensor, condition: Conditioning, text: Tensor, mask: Tensor | None, source: Tensor
@@ -209,13 +177,8 @@ class OmniGen2Editor(PipelineEditor):
 
     def _text(self, instructions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return encodings (B, L, text width) and their mask (B, L), False at padding."""
-        if not self.settings.preamble:
-            raise EditLoopError(
-                "the settings of this editor have no `preamble`, the system message that OmniGen2 was trained with: "
-                f"copy it from the release's code into {SETTINGS} beside model_index.json (docs/editors.md)."
-            )
         tokenizer = self.pipeline.processor.tokenizer
-        texts = [chat_text(tokenizer, text, self.settings.preamble, answered=False) for text in instructions]
+        texts = [chat_text(tokenizer, text, self.preamble, answered=False) for text in instructions]
         limit = self.settings.text_tokens or None
         rows = tokenizer(
             texts,

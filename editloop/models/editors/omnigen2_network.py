@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.loaders import PeftAdapterMixin
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import Timesteps
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import LuminaLayerNormContinuous
 from diffusers.models.transformers.transformer_lumina2 import (
     Lumina2CombinedTimestepCaptionEmbedding,
@@ -18,6 +16,7 @@ from diffusers.models.transformers.transformer_lumina2 import (
 )
 from torch import Tensor, nn
 
+from editloop.models.editors.own_network import OwnNetwork
 from editloop.models.editors.settings import Size
 
 MOST_SOURCES = 5
@@ -26,10 +25,9 @@ ROTARY_BASE = 10000.0
 """Base of the rotary frequencies."""
 
 
-class OmniGen2Transformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore[misc]  # diffusers' own
+class OmniGen2Transformer2DModel(OwnNetwork):
     """OmniGen2's transformer. The defaults are the released sizes."""
 
-    _supports_gradient_checkpointing = True
     _no_split_modules: Any = ("Lumina2TransformerBlock",)
     _repeated_blocks: Any = ("Lumina2TransformerBlock",)
 
@@ -112,7 +110,6 @@ class OmniGen2Transformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # 
             bias=True,
             out_dim=patch_size * patch_size * (out_channels or in_channels),
         )
-        self.gradient_checkpointing = False
 
     def forward(
         self,
@@ -165,10 +162,7 @@ class OmniGen2Transformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # 
 
     def _through(self, blocks: nn.ModuleList, states: Tensor, *inputs: Any) -> Tensor:
         for block in blocks:
-            if torch.is_grad_enabled() and self.gradient_checkpointing:
-                states = self._gradient_checkpointing_func(block, states, *inputs)  # type: ignore[misc]  # None until enabled
-            else:
-                states = block(states, *inputs)
+            states = self.run_block(block, states, *inputs)
         return states
 
     def _rotation(self, ids: Tensor) -> Tensor:

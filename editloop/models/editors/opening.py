@@ -27,6 +27,7 @@ from editloop.plugins import load_plugin, plugin_names
 EDITORS = {
     "FluxKontextPipeline": "kontext.KontextEditor",
     "QwenImageEditPlusPipeline": "qwen_edit_plus.QwenEditPlusEditor",
+    "Flux2Pipeline": "flux2_dev.Flux2DevEditor",
     "Flux2KleinPipeline": "flux2_klein.Flux2KleinEditor",
     "OmniGen2Pipeline": "omnigen2.OmniGen2Editor",
     "Step1XEditPipeline": "step1x.Step1XEditor",
@@ -112,9 +113,13 @@ def open_editor(
             parts[name] = _read_part(kind, name, network_dtype if name == NETWORK else frozen_dtype, target)
         else:
             parts[name] = _outline_part(kind, name) if name == CODEC else None  # a pipeline asks how a codec is built
+    # diffusers would compare these with their published classes, which cannot be imported here
+    uncompared = {name: part for name, part in parts.items() if getattr(kind.part_class(name), "is_dummy", False)}
+    parts |= dict.fromkeys(uncompared)
     pipeline = kind.pipeline.from_pretrained(
         kind.folder, **parts, dtype=frozen_dtype, local_files_only=True, use_safetensors=True
     )
+    pipeline.register_modules(**uncompared)
     pipeline.set_progress_bar_config(disable=True)
     for name, part in pipeline.components.items():
         if name not in readers and isinstance(part, torch.nn.Module) and not (name == NETWORK and spread):

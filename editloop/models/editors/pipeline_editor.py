@@ -39,13 +39,15 @@ def without_control(instructions: Sequence[str], tokenizer: Any) -> list[str]:
 
     Args:
         instructions: The instructions to check.
-        tokenizer: The tokenizer whose special tokens count, except that for unknown words.
+        tokenizer: The tokenizer whose special tokens count, named and unnamed ones, except that for unknown words.
 
     Raises:
         EditLoopError: An instruction contains a control token.
     """
+    unnamed = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    control = sorted({*tokenizer.all_special_tokens, *unnamed} - {tokenizer.unk_token})
     for text in instructions:
-        for token in set(tokenizer.all_special_tokens) - {tokenizer.unk_token}:
+        for token in control:
             if token in text:
                 raise EditLoopError(f"instruction {text[:60]!r}: {token} steers the text encoder; write it otherwise.")
     return list(instructions)

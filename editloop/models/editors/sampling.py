@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from editloop.data.picture_size import Picture, resized
+from editloop.data.picture_size import Picture, resampled
 from editloop.models.editors.protocol import Conditioning, Editor
 from editloop.models.editors.settings import Size
 
@@ -33,7 +33,7 @@ def working_picture(editor: Editor, image: Image.Image, area: int | None = None)
         image: The source.
         area: As in `Editor.size_for`.
     """
-    return resized(image, editor.size_for(image.size[1], image.size[0], area))
+    return resampled(image, editor.size_for(image.size[1], image.size[0], area))
 
 
 def group_by_size(pictures: Sequence[Picture]) -> dict[Size, list[int]]:
@@ -82,7 +82,8 @@ def edit(
 ) -> list[Picture]:
     """Make one edit of each task, each of its source's size.
 
-    The noise of an edit depends only on its own seed, not on the batch.
+    The noise of an edit depends only on its own seed, not on the batch. A task that comes several times in a batch is
+    encoded once.
 
     Args:
         editor: The editor.
@@ -141,7 +142,12 @@ def _begin(
     seeds: Sequence[int],
     steps: int,
 ) -> _Batch:
-    condition = editor.encode([instructions[at] for at in indices], np.stack([sources[at] for at in indices]))
+    encoded = {(instructions[at], sources[at].tobytes()): at for at in indices}
+    rows = {task: row for row, task in enumerate(encoded)}
+    condition = editor.encode([text for text, _ in encoded], np.stack([sources[at] for at in encoded.values()]))
+    if len(encoded) < len(indices):
+        repeated = [rows[instructions[at], sources[at].tobytes()] for at in indices]
+        condition = condition.select(torch.tensor(repeated))
     noise = torch.cat([editor.noise(1, size, torch.Generator().manual_seed(seeds[at])) for at in indices])
     return _Batch(indices, condition, noise, editor.sigmas(steps, size))
 

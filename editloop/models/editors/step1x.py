@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,11 +18,12 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from editloop.errors import EditLoopError
 from editloop.models.editors.network_files import PartReader
+from editloop.models.editors.own_editor import OwnEditor
 from editloop.models.editors.own_pipeline import OwnPipeline
-from editloop.models.editors.pipeline_editor import PipelineEditor, without_control
+from editloop.models.editors.pipeline_editor import without_control
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.qwen_processor import PictureProcessor, chat_text
-from editloop.models.editors.settings import SETTINGS, Size
+from editloop.models.editors.settings import Size
 from editloop.models.editors.step1x_files import flux_scheduler, released_files, released_readers
 from editloop.models.editors.step1x_network import Step1XEditTransformer2DModel
 from editloop.models.editors.step1x_text import TextPiece, paired_quotations, straight_quotations, text_positions
@@ -100,28 +101,20 @@ class _Text(NamedTuple):
     """v1.2: bool (L,), True at quoted characters."""
 
 
-class Step1XEditor(PipelineEditor):
+class Step1XEditor(OwnEditor):
     """Editor over Step1X-Edit's parts.
 
     Qwen2.5-VL encodes instruction and source together; the source's latents also follow the edit's in the sequence.
     Guidance compares with the negative instruction and is reduced above `settings.rescale_above` where it is large.
     """
 
+    own_pipeline: ClassVar[type[OwnPipeline]] = Step1XEditPipeline
+    channels_last = False
+    preamble_is = "the text that Step1X-Edit was trained with before the instruction"
+
     @staticmethod
     def preset(index: dict[str, Any]) -> str:
         return "step1x-edit-v1p0" if index.get("release") == "v1.0" else "step1x-edit-v1p1"
-
-    @classmethod
-    def pipeline_class(cls) -> type[Step1XEditPipeline]:
-        return Step1XEditPipeline
-
-    @classmethod
-    def parts(cls, folder: Path) -> dict[str, Any]:
-        return cls.pipeline_class().light_parts(folder)
-
-    @classmethod
-    def readers(cls, folder: Path) -> dict[str, PartReader]:
-        return cls.pipeline_class().readers(folder)
 
     def size_for(self, height: int, width: int, area: int | None = None) -> Size:
         """Return the size at which the editor works on a source: the release's own rounding of about `area` pixels.
@@ -184,26 +177,8 @@ class Step1XEditor(PipelineEditor):
             return velocity
         against = self._pass(x, sigma, condition, "negative", "negative_mask", "places_negative", None)
         difference = velocity - against
-        reduced = difference / difference.norm(dim=-1, keepdim=True).clamp(min=1) ** REDUCTION
         is_reduced = (sigma > self.settings.rescale_above).view(-1, 1, 1)
-        return against + guidance_scale * torch.where(is_reduced, reduced, difference)
-
-    def to_latents(self, pixels: Tensor) -> Tensor:
-        codec = self.pipeline.vae
-        latents: Tensor = codec.encode(pixels, return_dict=False)[0].mode()
-        scaled = (latents - codec.config.shift_factor) * codec.config.scaling_factor
-        patches = scaled.unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))
-        packed: Tensor = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-        return packed
-
-    def to_pixels(self, x: Tensor, size: Size) -> Tensor:
-        codec = self.pipeline.vae
-        patches = x.unflatten(2, (-1, self.patch, self.patch)).unflatten(1, self.grid(size))
-        latents = patches.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
-        pixels: Tensor = codec.decode(
-            latents / codec.config.scaling_factor + codec.config.shift_factor, return_dict=False
-        )[0]
-        return pixels
+        return against + guidance_scale * torch.where(is_reduced, reduced(difference), difference)
 
     def _pass(
         self,
@@ -288,7 +263,7 @@ class Step1XEditor(PipelineEditor):
 
     def _tokens(self, instruction: str, picture_tokens: int) -> list["_Tokens"]:
         """Return the tokens of the whole text, piece by piece."""
-        tokenizer, preamble = self.pipeline.processor.tokenizer, self._preamble()
+        tokenizer, preamble = self.pipeline.processor.tokenizer, self.preamble
         picture = {"type": "image"}
         if self.settings.release == "v1.2":
             text = chat_text(tokenizer, [{"type": "text", "text": f"{preamble} {instruction}"}, picture])
@@ -315,21 +290,17 @@ class Step1XEditor(PipelineEditor):
         is_between = tokens[: len(left)] == left and tokens[-len(right) :] == right
         return tokens[len(left) : -len(right)] if is_between else tokens
 
-    def _preamble(self) -> str:
-        """Return the preamble after checking that it has the release's number of tokens."""
-        preamble, expected = self.settings.preamble, self.settings.preamble_tokens
-        where = f"copy it from the release's code into {SETTINGS} beside its files (docs/editors.md)."
-        if not preamble:
-            raise EditLoopError(
-                "the settings of this editor have no `preamble`, the text that Step1X-Edit was trained with before the "
-                f"instruction: {where}"
-            )
+    @property
+    def preamble(self) -> str:
+        """The text before the instruction, after checking that it has the release's number of tokens."""
+        preamble, expected = super().preamble, self.settings.preamble_tokens
         tokenizer = self.pipeline.processor.tokenizer
         text = chat_text(tokenizer, [{"type": "text", "text": preamble}])
         tokens = len(tokenizer.encode(text[: text.index(preamble) + len(preamble)]))
         if abs(tokens - expected) > PREAMBLE_SLACK:
             raise EditLoopError(
-                f"the `preamble` of this editor's settings ends at token {tokens}, the release's at {expected}: {where}"
+                f"the `preamble` of this editor's settings ends at token {tokens}, the release's at {expected}: "
+                f"{self.where_preamble_goes}"
             )
         return preamble
 
@@ -337,18 +308,26 @@ class Step1XEditor(PipelineEditor):
 class Step1XEditorV1P2(Step1XEditor):
     """Editor over v1.2's parts, whose pipeline has a class of its own."""
 
+    own_pipeline = Step1XEditPipelineV1P2
+
     @staticmethod
     def preset(index: dict[str, Any]) -> str:
         return "step1x-edit-v1p2"
-
-    @classmethod
-    def pipeline_class(cls) -> type[Step1XEditPipeline]:
-        return Step1XEditPipelineV1P2
 
 
 class _Tokens(NamedTuple):
     ids: list[int]
     quoted: bool
+
+
+def reduced(difference: Tensor) -> Tensor:
+    """Return what guidance adds, less where it is large: a row of norm n above 1 gets the norm n^0.6.
+
+    Args:
+        difference: Velocity with the instruction minus that with the negative one, (..., C).
+    """
+    factors: Tensor = difference.norm(dim=-1, keepdim=True).clamp(min=1) ** REDUCTION
+    return difference / factors
 
 
 @cache

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.loaders import PeftAdapterMixin
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import Timesteps
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import AdaLayerNormContinuous
 from diffusers.models.transformers.transformer_flux import (
     FluxAttention,
@@ -23,6 +21,8 @@ from diffusers.models.transformers.transformer_flux import (
 from torch import Tensor, nn
 from torch.nn import functional
 
+from editloop.models.editors.own_network import OwnNetwork
+
 POOLED_WIDTH = 768
 """Width of the pooled text."""
 TIME_SCALE = 1000.0
@@ -31,10 +31,9 @@ Rotation = tuple[Tensor, Tensor]
 """Cosines and sines of the positions, each (B or 1, S, head width)."""
 
 
-class Step1XEditTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore[misc]  # diffusers' own
+class Step1XEditTransformer2DModel(OwnNetwork):
     """Step1X-Edit's transformer. The defaults are the released sizes."""
 
-    _supports_gradient_checkpointing = True
     _no_split_modules: Any = ("FluxTransformerBlock", "FluxSingleTransformerBlock")
     _repeated_blocks: Any = ("FluxTransformerBlock", "FluxSingleTransformerBlock")
 
@@ -103,7 +102,6 @@ class Step1XEditTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  
             block.attn.set_processor(RowwiseAttention())
         self.norm_out = AdaLayerNormContinuous(width, width, elementwise_affine=False, eps=1e-6)
         self.proj_out = nn.Linear(width, out_channels or in_channels)
-        self.gradient_checkpointing = False
 
     def forward(
         self,
@@ -146,11 +144,7 @@ class Step1XEditTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  
             mask = functional.pad(prompt_embeds_mask, (0, states.shape[1]), value=True)
             attention = {"attention_mask": mask[:, None, None]}
         for block in (*self.transformer_blocks, *self.single_transformer_blocks):
-            inputs = (states, text, time, rotation, attention)
-            if torch.is_grad_enabled() and self.gradient_checkpointing:
-                text, states = self._gradient_checkpointing_func(block, *inputs)  # type: ignore[misc]  # None until enabled
-            else:
-                text, states = block(*inputs)
+            text, states = self.run_block(block, states, text, time, rotation, attention)
         return (self.proj_out(self.norm_out(states, time)),)
 
 

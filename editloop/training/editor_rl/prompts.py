@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from editloop.data.edits_file import EditRow
 from editloop.data.picture_file import load_image, upright_size
-from editloop.data.picture_size import resized
+from editloop.data.picture_size import resampled
 from editloop.models.editors.protocol import Conditioning, Editor
 from editloop.models.editors.settings import Size
 from editloop.models.judge_protocol import Picture
@@ -101,7 +101,7 @@ class Prompts:
         return encoded
 
     def _encode(self, tasks: Sequence[int]) -> None:
-        sources = np.stack([resized(load_image(self.rows[task].source), self.sizes[task]) for task in tasks])
+        sources = np.stack([resampled(load_image(self.rows[task].source), self.sizes[task]) for task in tasks])
         encoded = self.editor.encode([self.rows[task].instruction for task in tasks], sources).to("cpu", self.dtype)
         self.encodings += len(tasks)
         for index, task in enumerate(tasks):

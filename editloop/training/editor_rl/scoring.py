@@ -18,7 +18,7 @@ from torch import Tensor
 
 from editloop.data.edits_file import EditRow
 from editloop.data.picture_file import load_image
-from editloop.data.picture_size import resized
+from editloop.data.picture_size import resampled, resized
 from editloop.errors import EditLoopError
 from editloop.evaluation.editors import ORACLE
 from editloop.evaluation.oracle import oracle
@@ -98,7 +98,7 @@ class OracleJudge:
         assert target is not None
         size = (group.source.shape[0], group.source.shape[1])
         edits = np.stack([resized(edit, size) for edit in group.edits])
-        targets = np.broadcast_to(resized(load_image(target), size), edits.shape)
+        targets = np.broadcast_to(resampled(load_image(target), size), edits.shape)
         oracle_scores = oracle(np.broadcast_to(group.source, edits.shape), targets, edits)
         columns = (oracle_scores.instruction_following, oracle_scores.visual_quality, oracle_scores.mean)
         scores = []

@@ -15,7 +15,7 @@ from editloop.content import sha256_json
 from editloop.data.edits_file import EditRow
 from editloop.data.held_out import hold_out
 from editloop.data.picture_file import load_image, upright_size
-from editloop.data.picture_size import resized
+from editloop.data.picture_size import resampled
 from editloop.errors import EditLoopError
 from editloop.models.backbones.spreading import is_spread
 from editloop.models.editors.protocol import Conditioning, Editor, join_conditions
@@ -182,7 +182,7 @@ class EditTrainingTask:
         sources = [working_picture(self.editor, load_image(row.source), self.settings.area) for row in rows]
         for size, indices in group_by_size(sources).items():
             chosen = [rows[index] for index in indices]
-            targets = np.stack([resized(load_image(_target(row)), size) for row in chosen])
+            targets = np.stack([resampled(load_image(_target(row)), size) for row in chosen])
             latents = self.editor.latents(targets).to("cpu", self.dtype)
             condition = self.editor.encode(
                 [row.instruction for row in chosen], np.stack([sources[at] for at in indices])
