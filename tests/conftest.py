@@ -1,6 +1,5 @@
 """Fixtures that every kind of test may use: real services, one start a session, and a small folder of candidates."""
 
-import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from editloop.content import complete_folder, sha256_bytes, write_file
+from editloop.content import complete_folder, write_file
+from editloop.data.picture_file import store_png
 from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
 from editloop.studies.world.scenes import random_edit
 from infra.services import Services, start_services, stop_services
@@ -157,8 +157,4 @@ def _task(folder: Path, rng: np.random.Generator, index: int, candidates: int) -
 
 
 def _put(folder: Path, picture: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    digest = sha256_bytes(buffer.getvalue())
-    write_file(folder / "images" / f"{digest}.png", buffer.getvalue())
-    return digest
+    return store_png(Image.fromarray(picture), folder / "images")

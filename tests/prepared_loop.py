@@ -3,7 +3,6 @@
 Candidates, experts' answers, collect, dataset, registration and promotion are real; a model is a file of some bytes.
 """
 
-import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +22,8 @@ from annotation.campaigns.labelling import result_of
 from annotation.campaigns.project import task_rows
 from components.editor_eval.declaration import EditorEvalParameters
 from components.reward.declaration import RewardParameters
-from editloop.content import complete_folder, read_manifest, sha256_bytes, write_file, write_json
+from editloop.content import complete_folder, read_manifest, write_file, write_json
+from editloop.data.picture_file import store_png
 from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
 from editloop.lineage import registry
 from editloop.lineage.editor_registration import register_editor
@@ -136,11 +136,8 @@ def draw(edits: Path, output: Path, parameters: StageParameters, *, tasks: int) 
     with complete_folder(output) as folder:
 
         def put() -> str:
-            buffer = io.BytesIO()
-            Image.fromarray(np.tile(rng.integers(0, 256, (1, 1, 3), dtype=np.uint8), (32, 32, 1))).save(buffer, "PNG")
-            digest = sha256_bytes(buffer.getvalue())
-            write_file(folder / "images" / f"{digest}.png", buffer.getvalue())
-            return digest
+            pixels = np.tile(rng.integers(0, 256, (1, 1, 3), dtype=np.uint8), (32, 32, 1))
+            return store_png(Image.fromarray(pixels), folder / "images")
 
         rows = []
         for number in range(tasks):

@@ -151,16 +151,17 @@ def png_bytes(image: Image.Image, **options: int) -> bytes:
     return buffer.getvalue()
 
 
-def store_png(image: Image.Image, folder: Path) -> str:
+def store_png(image: Image.Image, folder: Path, **options: int) -> str:
     """Write an image as `<identity>.png`, so that equal images are one file, and return the identity.
 
     Args:
         image: An RGB image.
         folder: The folder to write into; created where it is missing.
+        **options: Pillow's options of the format.
     """
     sha256 = picture_sha256(image)
     folder.mkdir(exist_ok=True)
-    (folder / f"{sha256}.png").write_bytes(png_bytes(image))
+    (folder / f"{sha256}.png").write_bytes(png_bytes(image, **options))
     return sha256
 
 

@@ -23,7 +23,8 @@ from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.record import read_record
 from components.annotate.declaration import AnnotateParameters
 from components.annotate.stage import run_annotate
-from editloop.content import complete_folder, sha256_bytes, write_file
+from editloop.content import complete_folder, write_file
+from editloop.data.picture_file import store_png
 from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
 from infra.settings import service_settings
 from tests.browser.conftest import sign_up
@@ -63,11 +64,7 @@ def make_photographs(folder: Path) -> Path:
     """A candidates folder of large pictures; the second instruction is an attack."""
 
     def put(picture: Image.Image) -> str:
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG", compress_level=1)
-        digest = sha256_bytes(buffer.getvalue())
-        write_file(images / f"{digest}.png", buffer.getvalue())
-        return digest
+        return store_png(picture, images, compress_level=1)
 
     with complete_folder(folder) as work_dir:
         images, rows = work_dir / "images", []

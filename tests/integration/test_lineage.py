@@ -15,7 +15,7 @@ from annotation.campaigns.campaign import connect
 from annotation.campaigns.label_studio import LabelStudioApi
 from annotation.campaigns.labelling import result_of
 from annotation.lineage_links import judgement_links
-from editloop.content import read_manifest, sha256_file
+from editloop.content import read_manifest
 from editloop.datasets.votes import Votes
 from editloop.lineage import registry, tracking
 from editloop.lineage.chain import Chain, Gap
@@ -374,7 +374,7 @@ def test_traces_lead_from_people_and_pictures_to_models_and_back(lineage: Lineag
         "champion",
     ]
     picture = next(iter((loop["candidates"] / "images").iterdir()))
-    for words in (("--image", sha256_file(picture)), ("--image", str(picture)), ("--dataset", sha256[:12])):
+    for words in (("--image", picture.stem), ("--image", str(picture)), ("--dataset", sha256[:12])):
         assert models(traced(*words)) == heirs
     practised = loop.home / "prompts" / "source.png"
     of_this_loop = {name for name in models(traced("--image", str(practised))) if name.startswith((REWARD, EDITOR))}

@@ -3,7 +3,6 @@
 python -m tests.performance.annotation_scale
 """
 
-import io
 import json
 import os
 import subprocess
@@ -17,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from components.annotate.declaration import AnnotateParameters
-from editloop.content import complete_folder, sha256_bytes
+from editloop.content import complete_folder
+from editloop.data.picture_file import store_png
 from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
 from infra.services import start_services, stop_services
 from tests.performance.bench import peak_megabytes
@@ -59,11 +59,8 @@ def draw_candidates(target: Path, tasks: int, seed: int = 0) -> None:
     rng = np.random.default_rng(seed)
 
     def picture(folder: Path) -> str:
-        buffer = io.BytesIO()
-        Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(buffer, "PNG", compress_level=0)
-        digest = sha256_bytes(buffer.getvalue())
-        (folder / "images" / f"{digest}.png").write_bytes(buffer.getvalue())
-        return digest
+        drawn = Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8))
+        return store_png(drawn, folder / "images", compress_level=0)
 
     with complete_folder(target) as folder, (folder / "tasks.jsonl").open("w") as lines:
         (folder / "images").mkdir()

@@ -3,7 +3,6 @@
 python -m tests.performance.dataset_scale
 """
 
-import io
 import json
 import subprocess
 import sys
@@ -14,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from editloop.content import complete_folder, sha256_bytes, write_json
+from editloop.content import complete_folder, write_json
+from editloop.data.picture_file import store_png
 from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
 from editloop.datasets.build import write_dataset
 from tests.performance.bench import peak_megabytes
@@ -62,11 +62,8 @@ def _candidates(target: Path, tasks: int) -> None:
 
 
 def _picture(folder: Path, rng: np.random.Generator) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(buffer, "PNG", compress_level=1)
-    sha256 = sha256_bytes(buffer.getvalue())
-    (folder / "images" / f"{sha256}.png").write_bytes(buffer.getvalue())
-    return sha256
+    picture = Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8))
+    return store_png(picture, folder / "images", compress_level=1)
 
 
 def _judgements(target: Path, candidates: Path) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from editloop.content import file_digests, sha256_file
+from editloop.content import file_digests
+from editloop.data.picture_file import store_png
 from editloop.data.vocabulary import Candidate, EditTask, Judgement, candidate_id, task_id
 from editloop.errors import EditLoopError
 from editloop.pages.plots import Line, bars, finite_or_none, running_mean, series
@@ -74,11 +75,7 @@ def stage_outputs(root: Path) -> dict[str, Path]:
     training.mkdir()
 
     def picture(level: int) -> str:
-        path = root / "picture.png"
-        Image.fromarray(np.full((32, 32, 3), level, dtype=np.uint8)).save(path)
-        sha256 = sha256_file(path)
-        path.rename(candidates / "images" / f"{sha256}.png")
-        return sha256
+        return store_png(Image.fromarray(np.full((32, 32, 3), level, dtype=np.uint8)), candidates / "images")
 
     tasks, judgements = [], []
     for place in range(6):
