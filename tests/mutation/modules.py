@@ -56,9 +56,7 @@ NAMED = (
     Named(f"{EVALUATION}/gates/decision.py", "p > settings.alpha / 2", "p > settings.alpha"),
     Named(f"{TRAINING}/schedule.py", "math.pi * step / steps", "math.pi * (step + 1) / steps"),
     Named(f"{TRAINING}/loop.py", "learning_rate(settings, step, ", "learning_rate(settings, step + 1, "),
-    Named(
-        f"{RL}/nft_algorithm.py", "(self.old, self.nft.old_policy_decay)", "(self.old, 1 - self.nft.old_policy_decay)"
-    ),
+    Named(f"{RL}/nft_algorithm.py", "(self.old, decay)", "(self.old, 1 - decay)"),
     Named(f"{RL}/loop.py", "min(settings.ema_decay, ", "max(settings.ema_decay, "),
     Named(f"{RL}/policy_loss.py", "(ratio > 1 + high)", "(ratio > 1 - high)"),
     Named(f"{RL}/policy_loss.py", "(ratio < 1 - low)", "(ratio < 1 + low)"),

@@ -14,7 +14,7 @@ from editloop.training.editor_rl.policy_loss import (
     guarded_ratio,
     probability_ratio,
 )
-from editloop.training.editor_rl.reweighting import noise_aware_weights
+from editloop.training.editor_rl.reweighting import step_weights
 from editloop.training.editor_rl.sde import draw_gaussian, log_prob
 from editloop.training.editor_rl.windows import trained_window
 from editloop.training.flow_matching import (
@@ -210,5 +210,9 @@ def test_a_window_may_be_all_of_its_reach_or_a_single_step_and_slides_every_25_i
 
 
 def test_weights_by_noise_have_the_mean_one():
-    assert noise_aware_weights([0.1, 0.2, 0.3]) == pytest.approx([0.5, 1.0, 1.5])
-    assert noise_aware_weights([0.4]) == [1.0]
+    deviations = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+    every, two = torch.tensor([[True, True, True], [True, False, True]])
+    assert step_weights("mean-one", deviations, every[None])[0].tolist() == pytest.approx([0.5, 1.0, 1.5])
+    assert step_weights("mean-one", deviations, two[None])[0, [0, 2]].tolist() == pytest.approx([0.5, 1.5])
+    assert step_weights("published", deviations, two[None])[0, [0, 2]].tolist() == pytest.approx([1.0, 3.0])
+    assert step_weights("none", deviations, two[None])[0].tolist() == [1.0, 1.0, 1.0]

@@ -139,7 +139,7 @@ def test_the_old_policy_samples_and_follows_the_trained_weights(editor):
     with algorithm.sampling_weights():
         assert torch.equal(first, start)
     assert torch.equal(first, start + 1.0)
-    algorithm.end_iteration()
+    algorithm.end_iteration(1)
     torch.testing.assert_close(algorithm.state()["old.0"], start + 0.25)
     with torch.no_grad():
         first.copy_(start)
