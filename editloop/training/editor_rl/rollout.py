@@ -18,6 +18,7 @@ from editloop.models.editors.settings import Size
 from editloop.models.editors.solvers import EulerSolver, OdeSolver
 from editloop.training.editor_rl.sde import Step, draw_gaussian, flow_sde, log_prob, round_to_storage
 from editloop.training.editor_rl.settings import RlSettings
+from editloop.training.flow_matching import shifted
 
 SAMPLING, TRAINING = 0, 1
 """Purposes of noise. Each has its own random stream."""
@@ -221,7 +222,8 @@ def sample_rollout(
     else:
         starts, active_rows = draws, rows
     x = torch.cat([editor.noise(1, condition.size, generator) for generator in starts])
-    sigmas = editor.sigmas(settings.sampling_steps, condition.size).tolist()
+    own_sigmas = editor.sigmas(settings.sampling_steps, condition.size)
+    sigmas = (own_sigmas if settings.sigma_shift == 1 else shifted(own_sigmas, settings.sigma_shift)).tolist()
     solver, last_guided = plan.solver(sigmas), plan.guidance_share * settings.sampling_steps + SAME_STEP
     batches = torch.arange(len(rows)) if batches is None else batches
     steps: list[WindowStep] = []

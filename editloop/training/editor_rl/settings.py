@@ -55,6 +55,9 @@ class RlSettings(RunSettings, EditorTrainingSettings):
     edit's levels added up. null: one for each level, on all edits."""
 
     sampling_steps: int = Field(8, ge=1)
+    sigma_shift: float = Field(1.0, gt=0)
+    """Shift k of the rollouts' noise levels on top of the editor's own: k sigma / (1 + (k - 1) sigma). Evaluations have
+    the editor's own alone."""
     evaluation_steps: int | None = Field(None, ge=1)
     """Sampling steps of evaluations; null: as many as in training."""
     guidance: float | None = Field(None, ge=1)
