@@ -54,8 +54,9 @@ class GrpoLevel:
         if with_base:
             places = torch.arange(len(rollout)) if edits is None else edits.nonzero().flatten()
             self.base = torch.zeros_like(self.step.mean)
-            with torch.no_grad(), editor.base():
-                self.base[places] = self._mean(places)
+            if len(places):
+                with torch.no_grad(), editor.base():
+                    self.base[places] = self._mean(places)
 
     def losses(self, part: Tensor, advantage: Tensor) -> Losses:
         grpo, step = self.grpo, self.step

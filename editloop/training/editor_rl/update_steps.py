@@ -4,6 +4,7 @@ Edits are numbered over all ranks: member m of the p-th task of the iteration is
 depends on the seed and the iteration alone, so that every rank, and a training that continues, gets the same.
 """
 
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -30,12 +31,12 @@ def forward_batches(edits: int, size: int | None, seed: int, iteration: int) -> 
 
     Args:
         edits: Number of edits of the iteration, over all ranks.
-        size: Edits in a batch; None puts each into one of its own. The last batch may be smaller.
+        size: Edits in a batch, at most; None puts each into one of its own. Batches are as even as can be.
         seed: The training's seed.
         iteration: The iteration, from 0.
     """
     places = np.random.default_rng([seed, iteration, ORDER]).permutation(edits)
-    return torch.from_numpy(places // (size or 1))
+    return torch.from_numpy(places * ceil(edits / (size or 1)) // edits)
 
 
 def optimiser_steps(
