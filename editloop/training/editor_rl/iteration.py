@@ -298,8 +298,7 @@ class Iteration:
         if spare is None:  # for passes of weight 0, which a rank makes while others still have edits
             spare = self._levels(rollouts[0].subset(torch.zeros(1, dtype=torch.long)), iteration)
         names = ["loss", *(["kl"] if self.with_base else []), *self.algorithm.figure_names]
-        device = rollouts[0].latents.device
-        zero = torch.zeros((), dtype=torch.float64, device=device)
+        zero = torch.zeros((), dtype=torch.float64, device=rollouts[0].latents.device)
         sums = {name: zero.clone() for name in names}  # on the device: fetching one value would wait for it
         made = 0
         for number, step in enumerate(plan):
@@ -314,7 +313,8 @@ class Iteration:
                     for name, values in losses.figures.items():
                         sums[name] += values.sum()
                 for _ in range(most - len(own)):
-                    losses = spare[level].losses(torch.zeros(1, dtype=torch.long), torch.zeros(1, device=device))
+                    zero_advantage = torch.zeros(1, device=rollouts[0].latents.device)
+                    losses = spare[level].losses(torch.zeros(1, dtype=torch.long), zero_advantage)
                     self.engine.backward(losses.loss.sum() * 0.0)
             if any(passes[number, level].most for level in step.levels):
                 (total_loss,) = all_reduce_sum(loss[None])

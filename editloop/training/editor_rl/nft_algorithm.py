@@ -138,7 +138,11 @@ class NftAlgorithm(RlAlgorithm):
         return levels
 
     def end_iteration(self, steps: int) -> None:
-        """Move the old policy towards the trained weights."""
+        """Move the old policy towards the trained weights.
+
+        Args:
+            steps: Optimiser steps of the training so far.
+        """
         nft = self.nft
         decay = old_policy_decay(steps, nft.old_policy_decay, nft.old_policy_rate, nft.old_policy_flat)
         self.weights.ema_update(self.old, decay)
