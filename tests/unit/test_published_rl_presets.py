@@ -15,12 +15,14 @@ import pytest
 import torch
 
 from editloop.models.editors.omnigen2 import SHIFT_SIDE
+from editloop.models.editors.opening import outline_editor
 from editloop.models.editors.pipeline_editor import PipelineEditor
 from editloop.models.editors.settings import read_editor_preset
 from editloop.training.editor_rl.advantages import LARGEST_ADVANTAGE
 from editloop.training.editor_rl.algorithm_settings import FlowGrpoSettings, NftSettings
 from editloop.training.editor_rl.nft import old_policy_decay
 from editloop.training.editor_rl.settings import PRESETS, RlSettings, read_rl_preset
+from tests.tiny_editors import write_tiny_editor
 
 PUBLISHED = {
     preset["preset"]: preset
@@ -45,7 +47,6 @@ WITHOUT = {
     "unirl flux2-klein-9b editreward": "no preset carries its name",
     "unirl flux2-klein-4b editreward": "no preset carries its name",
 }
-FAMILIES = {"edit-r1": "nft", "diffusion-nft": "nft", "flow-grpo": "flow-grpo", "editscore": "flow-grpo"}
 Check = Callable[[Any, RlSettings, dict[str, Any]], None]
 """Compares (the published value, our settings, all published values of the preset)."""
 
@@ -376,6 +377,20 @@ def test_a_preset_with_a_recipes_name_has_its_values(title: str) -> None:
     assert math.isclose(settings.kl, values["kl"])
     assert settings.missing_over
     assert settings.combination == "normalised"
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("kontext", ["edit-r1", "flow-grpo"]),
+        ("qwen-edit-plus", ["edit-r1-qwen", "flow-grpo-qwen", "flow-grpo-fast"]),
+        ("omnigen2", ["editscore-omnigen2", "editscore-omnigen2-single"]),
+    ],
+)
+def test_the_recipes_editor_has_the_layers_of_its_adapter(kind: str, names: list[str], tmp_path: Path) -> None:
+    outline = outline_editor(write_tiny_editor(kind, tmp_path / kind))
+    for name in names:
+        assert outline.adapter_layers(read_rl_preset(name).targets or None)
 
 
 def test_every_published_preset_is_ours_or_left_out_and_every_key_is_used() -> None:

@@ -18,6 +18,12 @@ def test_batches_are_even_random_and_the_same_for_everybody() -> None:
     assert sorted(forward_batches(5, None, 0, 0).tolist()) == [0, 1, 2, 3, 4]
 
 
+def test_a_training_that_goes_on_after_an_update_of_the_code_draws_the_same() -> None:
+    assert forward_batches(8, None, 3, 1).tolist() == [5, 4, 3, 0, 2, 6, 1, 7]
+    drawn = drawn_levels(torch.tensor([2]), levels=6, drawn=3, seed=3, iteration=1)
+    assert drawn[0].nonzero().flatten().tolist() == [1, 2, 4]
+
+
 def test_without_a_number_each_level_is_a_step_on_all_trained_edits() -> None:
     steps = optimiser_steps(TRAINED, BATCHES, count=None, together=False, levels=3, levels_per_edit=3)
     assert [step.levels for step in steps] == [range(1), range(1, 2), range(2, 3)]

@@ -68,7 +68,7 @@ def optimiser_steps(
     else:
         places = trained.nonzero().flatten()
         total, weights = len(places), trained.float()
-        units = torch.zeros_like(batches)
+        units = batches.clone()  # of edits that are not trained, whose weight is 0, it does not matter
         units[places[batches[places].argsort()]] = torch.arange(total)
     if count is None:
         return [OptimiserStep(range(level, level + 1), weights, total) for level in range(levels)]
