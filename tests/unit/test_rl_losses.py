@@ -214,5 +214,8 @@ def test_weights_by_noise_have_the_mean_one():
     every, two = torch.tensor([[True, True, True], [True, False, True]])
     assert step_weights("mean-one", deviations, every[None])[0].tolist() == pytest.approx([0.5, 1.0, 1.5])
     assert step_weights("mean-one", deviations, two[None])[0, [0, 2]].tolist() == pytest.approx([0.5, 1.5])
+    three = torch.tensor([[True, False, True], [True, True, True], [False, True, False]])
+    of_three = step_weights("mean-one", deviations, three)
+    assert of_three[three].tolist() == pytest.approx([0.5, 1.5, 0.5, 1.0, 1.5, 1.0]), "each edit by its own steps"
     assert step_weights("published", deviations, two[None])[0, [0, 2]].tolist() == pytest.approx([1.0, 3.0])
     assert step_weights("none", deviations, two[None])[0].tolist() == [1.0, 1.0, 1.0]

@@ -59,8 +59,7 @@ def optimiser_steps(
         levels: Number of levels of the update.
         levels_per_edit: Number of those that each edit is trained at.
     """
-    units = batches
-    """What the steps share: batches, or trained edits, numbered in order."""
+    units = batches  # what the steps share: batches, or trained edits, numbered in order
     if together:
         total = int(batches.max()) + 1
         in_batch = torch.bincount(batches[trained], minlength=total).clamp_min(1)
@@ -72,10 +71,12 @@ def optimiser_steps(
         units[places[batches[places].argsort()]] = torch.arange(total)
     if count is None:
         return [OptimiserStep(range(level, level + 1), weights, total) for level in range(levels)]
-    step_of, sizes = units * count // max(1, total), torch.bincount(torch.arange(total) * count // max(1, total))
+    if not total:
+        return [OptimiserStep(range(levels), weights, 0)] * count
+    step_of, sizes = units * count // total, torch.bincount(torch.arange(total) * count // total, minlength=count)
     return [
         OptimiserStep(range(levels), torch.where(step_of == step, weights, 0.0), size * levels_per_edit)
-        for step, size in enumerate(sizes.tolist() + [0] * (count - len(sizes)))
+        for step, size in enumerate(sizes.tolist())
     ]
 
 
