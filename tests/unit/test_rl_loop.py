@@ -357,10 +357,11 @@ def test_a_judge_that_cannot_go_on_ends_the_training_saved(tmp_path: Path, monke
     assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-00000002"]
 
 
-def test_judges_that_are_elsewhere_teach_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [{"best_members": 2}, {"algorithm": DRAWN, **BATCHED}])
+def test_judges_that_are_elsewhere_teach_the_same(tmp_path: Path, told: dict[str, Any]) -> None:
     """Rewards that come from elsewhere are waited for after the old policy and the frozen editor were asked."""
     here, elsewhere = (
-        trained(tmp_path / name, {address: ClosenessJudge()}, iterations=2, best_members=2, members=3)
+        trained(tmp_path / name, {address: ClosenessJudge()}, iterations=2, members=3, **told)
         .run(None)
         .history["steps"]
         for name, address in (("here", "closeness"), ("elsewhere", "http://closeness"))
