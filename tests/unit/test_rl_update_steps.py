@@ -62,6 +62,7 @@ def test_more_steps_than_edits_leaves_steps_without_any(together: bool) -> None:
     nobody = optimiser_steps(~trained, torch.tensor([1, 0]), count=2, together=together, levels=1, levels_per_edit=1)
     assert len(nobody) == 2
     assert all(not step.weights.any() for step in nobody)
+    assert [step.divisor for step in nobody] == ([1, 1] if together else [0, 0])
 
 
 def test_levels_are_drawn_for_a_batch_and_anew_in_each_iteration() -> None:
