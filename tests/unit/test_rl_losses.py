@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from editloop.errors import EditLoopError
-from editloop.training.editor_rl.nft import compute_optimality, kl_to_base, nft_loss
+from editloop.training.editor_rl.nft import compute_optimality, kl_to_base, nft_loss, old_policy_decay
 from editloop.training.editor_rl.policy_loss import (
     clipped_loss,
     clipped_mask,
@@ -207,6 +207,13 @@ def test_a_window_may_be_all_of_its_reach_or_a_single_step_and_slides_every_25_i
     assert trained_window("random", 3, 0, size=4, reach=4) == range(4)
     assert len(trained_window("random", 3, 0, size=1, reach=1, every=1)) == 1
     assert [trained_window("sliding", n, 0, size=1, reach=3).start for n in (24, 25, 49, 50, 75)] == [0, 1, 1, 2, 0]
+
+
+def test_the_old_policys_decay_rises_after_its_flat_steps_up_to_the_highest():
+    decays = [old_policy_decay(step, 0.25, 0.1, 3) for step in (0, 3, 4, 5, 6, 100)]
+    assert decays == pytest.approx([0.0, 0.0, 0.1, 0.2, 0.25, 0.25])
+    assert [old_policy_decay(step, 0.25, 0.1) for step in (0, 1, 2)] == pytest.approx([0.0, 0.1, 0.2])
+    assert old_policy_decay(0, 0.25, None) == 0.25
 
 
 def test_weights_by_noise_have_the_mean_one():
