@@ -165,7 +165,7 @@ class Reference:
         value = float(ratio.detach())
         is_clipped = value > bound if advantage > 0 else value < bound
         loss = -advantage * (torch.full_like(ratio, bound) if is_clipped else ratio)
-        if algorithm.reweighting:
+        if algorithm.reweighting != "none":
             loss = loss * deviation / np.mean([one[name]["deviation"] for one in steps])
         base, _ = self._mean(start_weights(), step["before"], *levels, name[0])
         kl = (mean - base).square().mean() / (2 * deviation**2)

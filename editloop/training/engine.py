@@ -64,6 +64,7 @@ def start_engine(
     settings: RunSettings,
     *,
     passes: int | None,
+    betas: tuple[float, float] = (0.9, 0.999),
     offload: Literal["none", "optimizer", "parameters"] = "none",
     bf16: bool = False,
     universal: bool = False,
@@ -77,6 +78,7 @@ def start_engine(
         groups: All trainable parameters, each in one group.
         settings: The training's settings.
         passes: Backward passes that accumulate the gradient of one step; None: as many as come before each `step`.
+        betas: AdamW's decays of its moving averages.
         offload: What is kept in main memory instead of the GPU's.
         bf16: Whether the model's weights are bfloat16, with fp32 masters in the engine.
         universal: Whether the engine will load a universal checkpoint.
@@ -88,7 +90,11 @@ def start_engine(
         for group in groups
     ]
     optimiser = torch.optim.AdamW(
-        param_groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=torch.cuda.is_available()
+        param_groups,
+        lr=settings.learning_rate,
+        betas=betas,
+        weight_decay=settings.weight_decay,
+        fused=torch.cuda.is_available(),
     )
     shapes = [whole_shape(parameter) for param_group in param_groups for parameter in param_group["params"]]
     trained = sum(math.prod(shape) for shape in shapes)

@@ -87,12 +87,11 @@ def rl_work(settings: RlSettings, shape: EditorArchitecture, pixels: int) -> RlW
     forward = 2.0 * shape.weights * edit_tokens(shape, pixels).every
     guided = shape.passes if settings.guidance is None or settings.guidance > 1 else 1
     algorithm = settings.algorithm
-    trained_passes, policies = (algorithm.levels, 1) if isinstance(algorithm, NftSettings) else (algorithm.window, 0)
-    compared = policies + (1 if settings.kl else 0)
+    compared = (1 if isinstance(algorithm, NftSettings) else 0) + (1 if settings.kl else 0)
     backward = 1 if settings.adapter else 2
     learning_edits = settings.tasks * (settings.best_members or settings.members)
     return RlWork(
         edits,
         edits * settings.sampling_steps * guided * forward,
-        learning_edits * trained_passes * (1 + backward + compared) * guided * forward,
+        learning_edits * algorithm.levels_per_edit * (1 + backward + compared) * guided * forward,
     )

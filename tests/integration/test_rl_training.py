@@ -31,6 +31,23 @@ GRPO = {
     "kl": 0.0,
     "learning_rate": 3e-4,
 }
+RECIPE: dict[str, Any] = {
+    "algorithm": {
+        "name": "flow-grpo",
+        "window": 4,
+        "window_range": 4,
+        "trained": 2,
+        "trained_kind": "random",
+        "reweighting": "published",
+    },
+    "optimiser_steps": 2,
+    "forward_batch": 3,
+    "train_silent": True,
+    "ema_every": 3,
+    "learning_rate": 3e-4,
+}
+"""As published recipes are: trained steps drawn for a batch, two optimiser steps, means of batches. Ranks then have
+unlike numbers of passes."""
 
 ROUNDING = 0.01
 """How far float32 may take a training's figures apart when its sums are formed in another order. A rank that counted
@@ -102,11 +119,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Training]:
     two = {
         "nft on two": made("nft-on-two", "closeness"),
         "grpo on two": made("grpo-on-two", "closeness", **GRPO),
+        "recipe on two": made("recipe-on-two", "closeness", **RECIPE),
     }
     run_ranks(MODULE, [str(one.path) for one in two.values()], 2, root / "two.log")
     alone = {
         "nft": made("nft", "closeness"),
         "grpo": made("grpo", "closeness", **GRPO),
+        "recipe": made("recipe", "closeness", **RECIPE),
         "killed": made("killed", "closeness").killed(),
         "away": made("away", "leaving", **GRPO),
         "elsewhere": Training(root / "elsewhere", root / "edits", "http://planted:closeness", iterations=2),
@@ -141,7 +160,7 @@ def test_a_judge_that_stays_away_ends_the_training_with_what_to_do(trained: dict
     assert error.endswith("The state is saved: start the judge and call again.")
 
 
-@pytest.mark.parametrize("kind", ["nft", "grpo"])
+@pytest.mark.parametrize("kind", ["nft", "grpo", "recipe"])
 def test_two_processes_compute_what_one_does(trained: dict[str, Training], kind: str) -> None:
     """Figures are compared, not weights: AdamW turns the rounding of a gradient near zero into a step of full size."""
     one, two = trained[kind], trained[f"{kind} on two"]

@@ -20,6 +20,8 @@ TESTS = {
     f"{RL}/reweighting.py": _unit("rl_losses"),
     f"{RL}/sde.py": _unit("rl_steps"),
     f"{RL}/windows.py": _unit("rl_losses"),
+    f"{RL}/update_steps.py": _unit("rl_update_steps"),
+    "editloop/models/editors/solvers.py": _unit("rl_parity"),
     f"{RL}/trained_weights.py": _unit("rl_updates", "rl_trajectories"),
     f"{RL}/nft_algorithm.py": _unit("rl_trajectories", "rl_rollout"),
     f"{RL}/flow_grpo_algorithm.py": _unit("rl_trajectories", "rl_rollout"),
@@ -58,10 +60,8 @@ NAMED = (
     Named(f"{EVALUATION}/gates/decision.py", "p > settings.alpha / 2", "p > settings.alpha"),
     Named(f"{TRAINING}/schedule.py", "math.pi * step / steps", "math.pi * (step + 1) / steps"),
     Named(f"{TRAINING}/loop.py", "learning_rate(settings, step, ", "learning_rate(settings, step + 1, "),
-    Named(
-        f"{RL}/nft_algorithm.py", "(self.old, self.nft.old_policy_decay)", "(self.old, 1 - self.nft.old_policy_decay)"
-    ),
-    Named(f"{RL}/loop.py", "min(settings.ema_decay, ", "max(settings.ema_decay, "),
+    Named(f"{RL}/nft_algorithm.py", "(self.old, decay)", "(self.old, 1 - decay)"),
+    Named(f"{RL}/loop.py", "min(settings.ema_decay, step / ", "max(settings.ema_decay, step / "),
     Named(f"{RL}/policy_loss.py", "(ratio > 1 + high)", "(ratio > 1 - high)"),
     Named(f"{RL}/policy_loss.py", "(ratio < 1 - low)", "(ratio < 1 + low)"),
     Named(f"{STATISTICS}/bootstrap.py", "math.sqrt(clusters / (clusters - 1)) * t.ppf", "t.ppf"),

@@ -84,7 +84,7 @@ def trained_here(rows: list[EditRow], settings: RlSettings, count: int, folder: 
     iterate = iterations(training)
     for number in range(count):
         iterate.run(number, set(), measured=False)
-        training.algorithm.end_iteration()
+        training.algorithm.end_iteration(number + 1)
     judges.close()
     return [one.detach() for one in trained]
 

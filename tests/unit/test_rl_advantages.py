@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from editloop.errors import EditLoopError
-from editloop.training.editor_rl.advantages import combine_advantages, compute_advantages, solved, strongest_members
+from editloop.training.editor_rl.advantages import (
+    combine_advantages,
+    compute_advantages,
+    solved,
+    strongest_members,
+    teachable,
+)
 
 pytestmark = pytest.mark.floats
 
@@ -143,3 +149,39 @@ def test_the_strongest_are_those_farthest_from_their_groups_mean():
     found = compute_advantages(torch.tensor([[0.0, 0.5, 1.0, 0.6], [1.0, NAN, NAN, 2.0], [0.1, 0.1, 0.1, 0.1]]))
     assert strongest_members(found, 2).tolist() == [[True, False, True, False], [True, False, False, True], [False] * 4]
     assert torch.equal(strongest_members(found, 4), found.counts)
+
+
+def test_tasks_of_one_group_share_its_mean_and_its_deviation():
+    """The first and the third task have one instruction, and are one group of four edits."""
+    rewards = torch.tensor([[0.1, 0.2], [0.5, 0.9], [0.3, NAN]], dtype=torch.float64)
+    groups = torch.tensor([0, 1, 0])
+    found = compute_advantages(rewards, groups=groups)
+    mean, spread = 0.2, torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64).std(correction=0).item()
+    assert found.values[0].tolist() == pytest.approx([(0.1 - mean) / spread, 0.0])
+    assert found.values[2].tolist() == pytest.approx([(0.3 - mean) / spread, 0.0])
+    assert found.values[1].tolist() == pytest.approx([-1.0, 1.0])
+    alone = compute_advantages(rewards, groups=torch.arange(3))
+    assert torch.equal(alone.values, compute_advantages(rewards).values)
+    two = combine_advantages({"one": rewards}, {"one": 1.0}, combination="raw", groups=groups)
+    assert torch.equal(two.values, found.values)
+
+
+def test_what_is_added_to_the_deviation_makes_advantages_smaller():
+    rewards = torch.tensor([[0.4, 0.6]], dtype=torch.float64)
+    assert compute_advantages(rewards, epsilon=0.1).values[0].tolist() == pytest.approx([-0.5, 0.5])
+    several = combine_advantages({"a": rewards, "b": rewards}, {"a": 1.0, "b": 3.0}, epsilon=0.1)
+    assert several.values[0].tolist() == pytest.approx([-0.5, 0.5])
+
+
+def test_teachable_groups_differ_and_are_not_good_already():
+    rewards = torch.tensor([[0.2, 0.4], [0.5, 0.5], [0.95, 0.99], [0.85, 0.99], [0.2, NAN], [0.3, 0.5]])
+    assert teachable(rewards).tolist() == [True, False, False, False, False, True]
+    assert teachable(rewards, spread=0.06, mean=0.95).tolist() == [True, False, False, True, False, True]
+    assert teachable(rewards, groups=torch.tensor([0, 1, 1, 3, 0, 5])).tolist() == [True, True, True, False, True, True]
+
+
+def test_a_group_is_solved_as_a_whole():
+    rewards = torch.tensor([[0.95, 0.96], [0.97, 0.98], [0.95, 0.96], [0.2, 0.3], [0.95, NAN]])
+    assert solved(rewards).tolist() == [True, True, True, False, False]
+    assert solved(rewards, groups=torch.tensor([0, 0, 3, 3, 4])).tolist() == [True, True, False, False, False]
+    assert solved(rewards, groups=torch.tensor([0, 1, 0, 3, 0])).tolist() == [False, True, False, False, False]

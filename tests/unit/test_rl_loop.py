@@ -2,19 +2,24 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from editloop.errors import EditLoopError
-from editloop.models.judge_protocol import JudgeUnavailableError
+from editloop.models.judge_protocol import AxisScore, JudgeUnavailableError, Score
 from editloop.training import training_run
 from editloop.training.editor_rl import loop
 from editloop.training.editor_rl.guards import Verdict
 from editloop.training.editor_rl.settings import RlSettings
+from editloop.training.engine import start_engine
+from editloop.training.training_task import ParameterGroup
 from tests.toy_editing import GOALS, ClosenessJudge, Fetches, PlainEngine, one_rank, toy_training
 
 OTHER = {"nft": {"beta": 0.5}, "flow-grpo": {"ratio_clip": (1e-3, 1e-3)}}
@@ -103,11 +108,24 @@ def test_a_verdict_ends_the_training_with_its_reason(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-00000002"]
 
 
+RISING = {"name": "nft", "levels": 2, "times": "rollout", "solver": "dpm2", "old_policy_rate": 0.1}
+DRAWN = {"name": "flow-grpo", "window": 2, "window_range": 2, "trained": 1, "trained_kind": "random"}
+BATCHED = {"optimiser_steps": 2, "forward_batch": 2, "ema_every": 2, "train_silent": True, "tasks": 3}
+
+
 @pytest.mark.parametrize(
-    "algorithm", [{"name": "nft", "levels": 1}, {"name": "flow-grpo", "window": 1, "window_range": 1}]
+    ("algorithm", "more"),
+    [
+        ({"name": "nft", "levels": 1}, {}),
+        ({"name": "flow-grpo", "window": 1, "window_range": 1}, {}),
+        (RISING, BATCHED),
+        (DRAWN, BATCHED),
+    ],
 )
-def test_a_training_goes_on_as_if_it_had_never_stopped(tmp_path: Path, algorithm: dict[str, Any]) -> None:
-    told = {"algorithm": algorithm}
+def test_a_training_goes_on_as_if_it_had_never_stopped(
+    tmp_path: Path, algorithm: dict[str, Any], more: dict[str, Any]
+) -> None:
+    told = {"algorithm": algorithm, **more}
     whole = trained(tmp_path / "whole", iterations=5, checkpoint_every=1, checkpoints_kept=2, **told)
     unbroken = whole.run(None).history["steps"]
     assert sorted(path.name for path in (tmp_path / "whole" / "checkpoints").glob("step-*")) == [
@@ -128,6 +146,88 @@ def test_a_training_goes_on_as_if_it_had_never_stopped(tmp_path: Path, algorithm
     for other in ({"seed": 1}, {"algorithm": algorithm | OTHER[algorithm["name"]]}):
         with pytest.raises(EditLoopError, match="a checkpoint of another training"):
             trained(tmp_path / "parts", iterations=5, **told | other)
+
+
+def test_an_average_may_follow_optimiser_steps(tmp_path: Path) -> None:
+    """As Flow-GRPO's code counts: after steps 2, 5, 8 where it is each third, with decay (1 + step) / (10 + step)."""
+    training = trained(tmp_path, iterations=4, optimiser_steps=2, ema_every=3, ema_decay=0.4)
+    decays, follow = list[float](), training.weights.ema_update
+
+    def noted(averages: list[torch.Tensor], decay: float) -> None:
+        if averages is training.averages:
+            decays.append(decay)
+        follow(averages, decay)
+
+    training.weights.ema_update = noted
+    training.run(None)
+    assert decays == pytest.approx([3 / 12, 6 / 15, 0.4])
+
+
+def test_the_old_policy_follows_the_number_of_optimiser_steps(tmp_path: Path) -> None:
+    algorithm = {"name": "nft", "levels": 1, "old_policy_rate": 0.01, "old_policy_flat": 3, "old_policy_decay": 0.04}
+    training = trained(tmp_path, iterations=4, optimiser_steps=2, algorithm=algorithm)
+    decays, follow = list[float](), training.weights.ema_update
+
+    def noted(averages: list[torch.Tensor], decay: float) -> None:
+        if averages is training.algorithm.old:
+            decays.append(decay)
+        follow(averages, decay)
+
+    training.weights.ema_update = noted
+    training.run(None)
+    assert decays == pytest.approx([0.0, 0.01, 0.03, 0.04])
+
+
+def test_adamw_has_the_settings_betas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    optimisers = list[torch.optim.AdamW]()
+
+    def initialize(optimizer: torch.optim.AdamW, **told: Any) -> tuple[PlainEngine]:
+        optimisers.append(optimizer)
+        return (PlainEngine(told["model"], [ParameterGroup(told["model"].parameters(), 1.0)], RlSettings()),)
+
+    monkeypatch.setitem(sys.modules, "deepspeed", SimpleNamespace(initialize=initialize))
+    monkeypatch.setattr(loop, "start_engine", start_engine)
+    trained(tmp_path / "own")
+    trained(tmp_path / "published", betas=(0.9, 0.95), weight_decay=0.01)
+    found = [(one.defaults["betas"], one.defaults["eps"], one.defaults["weight_decay"]) for one in optimisers]
+    assert found == [((0.9, 0.999), 1e-8, 1e-4), ((0.9, 0.95), 1e-8, 0.01)]
+
+
+class Alike(ClosenessJudge):
+    """Has one good reward for all edits."""
+
+    def _score(self, group: Any, member: int) -> Score:
+        return Score({"one": AxisScore(0.95, 0.0)}, AxisScore(0.95, 0.0), 0.95, 0.95)
+
+
+def test_an_iteration_that_teaches_nothing_counts_its_optimiser_steps(tmp_path: Path) -> None:
+    training = trained(tmp_path, {"closeness": Alike()}, iterations=2, optimiser_steps=2, ema_every=4, ema_decay=0.9)
+    before = [one.clone() for one in training.averages]
+    seen, after = list[int](), training._average_after
+    training._average_after = lambda steps: (seen.append(steps), after(steps))
+    history = training.run(None).history["steps"]
+    assert [step["trained"] for step in history] == [0.0, 0.0]
+    assert seen == [1, 2, 3, 4]
+    torch.testing.assert_close(training.averages, before)
+
+
+def test_tasks_of_one_instruction_are_one_group_and_are_solved_together(tmp_path: Path) -> None:
+    told = {"group_by": "instruction", "solved_spread": 0.05, "tasks": 2, "iterations": 1}
+    training = trained(tmp_path, {"closeness": Alike()}, **told)
+    rows = training.prompts.rows
+    training.prompts.rows = [replace(row, instruction=rows[0].instruction) for row in rows[:4]] + [rows[4]]
+    solved = [int(one["task"]) for one in training.run(None).history["solved"]]
+    assert solved in ([0, 1, 2, 3], [0, 1, 2, 3, 4])
+
+
+def test_only_groups_that_teach_are_trained_on_where_that_is_asked_for(tmp_path: Path) -> None:
+    told = {"iterations": 1, "tasks": 5, "members": 3, "solved_spread": 0.001, "solved_mean": 0.9, "train_silent": True}
+    every = trained(tmp_path / "every", **told).run(None).history["steps"][0]
+    masked = trained(tmp_path / "masked", mask_solved=True, **told).run(None).history["steps"][0]
+    assert every["trained"] == 15
+    assert masked["trained"] == 15
+    high = trained(tmp_path / "high", mask_solved=True, **told | {"solved_mean": 0.5}).run(None).history["steps"][0]
+    assert high["trained"] < 15
 
 
 def test_checkpoints_come_as_often_as_they_are_asked_for_and_at_the_end(tmp_path: Path) -> None:
@@ -257,10 +357,11 @@ def test_a_judge_that_cannot_go_on_ends_the_training_saved(tmp_path: Path, monke
     assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == ["step-00000002"]
 
 
-def test_judges_that_are_elsewhere_teach_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [{"best_members": 2}, {"algorithm": DRAWN, **BATCHED}])
+def test_judges_that_are_elsewhere_teach_the_same(tmp_path: Path, told: dict[str, Any]) -> None:
     """Rewards that come from elsewhere are waited for after the old policy and the frozen editor were asked."""
     here, elsewhere = (
-        trained(tmp_path / name, {address: ClosenessJudge()}, iterations=2, best_members=2, members=3)
+        trained(tmp_path / name, {address: ClosenessJudge()}, iterations=2, members=3, **told)
         .run(None)
         .history["steps"]
         for name, address in (("here", "closeness"), ("elsewhere", "http://closeness"))

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from editloop.errors import EditLoopError
-from editloop.training.editor_rl.nft import compute_optimality, kl_to_base, nft_loss
+from editloop.training.editor_rl.nft import compute_optimality, kl_to_base, nft_loss, old_policy_decay
 from editloop.training.editor_rl.policy_loss import (
     clipped_loss,
     clipped_mask,
     guarded_ratio,
     probability_ratio,
 )
-from editloop.training.editor_rl.reweighting import noise_aware_weights
+from editloop.training.editor_rl.reweighting import step_weights
 from editloop.training.editor_rl.sde import draw_gaussian, log_prob
 from editloop.training.editor_rl.windows import trained_window
 from editloop.training.flow_matching import (
@@ -209,6 +209,20 @@ def test_a_window_may_be_all_of_its_reach_or_a_single_step_and_slides_every_25_i
     assert [trained_window("sliding", n, 0, size=1, reach=3).start for n in (24, 25, 49, 50, 75)] == [0, 1, 1, 2, 0]
 
 
+def test_the_old_policys_decay_rises_after_its_flat_steps_up_to_the_highest():
+    decays = [old_policy_decay(step, 0.25, 0.1, 3) for step in (0, 3, 4, 5, 6, 100)]
+    assert decays == pytest.approx([0.0, 0.0, 0.1, 0.2, 0.25, 0.25])
+    assert [old_policy_decay(step, 0.25, 0.1) for step in (0, 1, 2)] == pytest.approx([0.0, 0.1, 0.2])
+    assert old_policy_decay(0, 0.25, None) == 0.25
+
+
 def test_weights_by_noise_have_the_mean_one():
-    assert noise_aware_weights([0.1, 0.2, 0.3]) == pytest.approx([0.5, 1.0, 1.5])
-    assert noise_aware_weights([0.4]) == [1.0]
+    deviations = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+    every, two = torch.tensor([[True, True, True], [True, False, True]])
+    assert step_weights("mean-one", deviations, every[None])[0].tolist() == pytest.approx([0.5, 1.0, 1.5])
+    assert step_weights("mean-one", deviations, two[None])[0, [0, 2]].tolist() == pytest.approx([0.5, 1.5])
+    three = torch.tensor([[True, False, True], [True, True, True], [False, True, False]])
+    of_three = step_weights("mean-one", deviations, three)
+    assert of_three[three].tolist() == pytest.approx([0.5, 1.5, 0.5, 1.0, 1.5, 1.0]), "each edit by its own steps"
+    assert step_weights("published", deviations, two[None])[0, [0, 2]].tolist() == pytest.approx([1.0, 3.0])
+    assert step_weights("none", deviations, two[None])[0].tolist() == [1.0, 1.0, 1.0]

@@ -108,6 +108,50 @@ def test_members_of_a_group_are_noised_alike_where_that_is_asked_for(editor, pro
         assert not torch.allclose(noise[0, 0], noise[1, 0], atol=1e-3)
 
 
+def test_an_edit_is_trained_at_noise_levels_that_it_was_sampled_at(editor, prompts):
+    nft = {"name": "nft", "levels": 7, "times": "rollout"}
+    settings = RlSettings(members=3, algorithm=nft, sampling_steps=8)
+    rollout = rolled(settings, editor, prompts, [0, 1])
+    levels = algorithm_of(settings, editor).update_levels(rollout, 5, with_base=False)
+    times = torch.stack([level.sigma for level in levels], 1)
+    assert len(rollout.sigmas) == 9
+    for row in times.tolist():
+        assert len(set(row)) == 7
+        assert set(row) <= set(torch.tensor(rollout.sigmas[:-1]).tolist())
+    assert len({tuple(row) for row in times.tolist()}) == 6, "each edit has its own"
+    again = algorithm_of(settings, editor).update_levels(rollout.subset(torch.tensor([4])), 5, with_base=False)
+    assert [level.sigma.item() for level in again] == times[4].tolist()
+
+
+def guidances(settings, editor, prompts, monkeypatch):
+    """What the editor is asked with, step by step."""
+    asked = []
+    velocity = type(editor).velocity
+    monkeypatch.setattr(type(editor), "velocity", lambda *args: (asked.append(args[4]), velocity(*args))[1])
+    rolled(settings, editor, prompts, [0])
+    return asked
+
+
+@pytest.mark.parametrize(("share", "guided"), [(1.0, 8), (0.5, 5), (0.49, 4), (0.0001, 1)])
+def test_steps_up_to_a_share_of_them_are_guided(editor, prompts, monkeypatch, share, guided):
+    settings = RlSettings(members=3, guidance=2.0, algorithm={"name": "flow-grpo", "guidance_share": share})
+    assert guidances(settings, editor, prompts, monkeypatch) == [2.0] * guided + [1.0] * (8 - guided)
+
+
+def test_a_rollouts_noise_levels_may_be_shifted_and_its_solver_chosen(editor, prompts):
+    plain = rolled(RlSettings(members=3, sampling_steps=4), editor, prompts, [0])
+    shifted = rolled(RlSettings(members=3, sampling_steps=4, sigma_shift=2.0), editor, prompts, [0])
+    assert shifted.sigmas == pytest.approx([2 * sigma / (1 + sigma) for sigma in plain.sigmas])
+    assert not torch.allclose(plain.latents, shifted.latents, atol=1e-3)
+    second = rolled(
+        RlSettings(members=3, sampling_steps=4, algorithm={"name": "nft", "solver": "dpm2"}), editor, prompts, [0]
+    )
+    assert second.sigmas == plain.sigmas
+    assert (second.latents - plain.latents).abs().max() > 1e-3
+    fine = rolled(RlSettings(members=3, sampling_steps=64), editor, prompts, [0]).latents
+    assert (second.latents - fine).norm() < (plain.latents - fine).norm(), "of second order"
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_base_is_asked_only_where_the_distance_is_wanted(editor, prompts, algorithm):
     settings = RlSettings(**SIZES, algorithm=algorithm, kl=0.0)
@@ -139,7 +183,7 @@ def test_the_old_policy_samples_and_follows_the_trained_weights(editor):
     with algorithm.sampling_weights():
         assert torch.equal(first, start)
     assert torch.equal(first, start + 1.0)
-    algorithm.end_iteration()
+    algorithm.end_iteration(1)
     torch.testing.assert_close(algorithm.state()["old.0"], start + 0.25)
     with torch.no_grad():
         first.copy_(start)

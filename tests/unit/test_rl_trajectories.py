@@ -34,7 +34,7 @@ CASES: dict[str, dict[str, Any]] = {
     "flow-sde": grpo(step="flow-sde", noise=0.7),
     "cps": {**grpo(step="cps", noise=0.6), "guidance": 1.5},
     "dance-sde": {**grpo(step="dance-sde", noise=0.3, kl_form="published"), "kl": 2.0},
-    "guard, noise-aware": {**grpo(guard=True, reweighting=True), "kl": 0.0, "best_members": 3},
+    "guard, noise-aware": {**grpo(guard=True, reweighting="mean-one"), "kl": 0.0, "best_members": 3},
 }
 
 

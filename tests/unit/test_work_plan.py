@@ -49,8 +49,8 @@ def test_traffic_follows_the_zero_stage() -> None:
 def test_an_iteration_of_online_rl() -> None:
     one_pass = read_editor_architecture("flux-kontext").model_copy(update={"weights": 10**9, "text_tokens": 488})
     assert edit_tokens(one_pass, 256**2).every == 1000
-    nft = rl_work(read_rl_preset("edit-r1"), one_pass, 256**2)  # 288 edits, 6 steps, 3 levels; old policy, base
-    assert nft == (288, 288 * 6 * 2e12, 288 * 3 * 4 * 2e12)
+    nft = rl_work(read_rl_preset("edit-r1"), one_pass, 256**2)  # 288 edits, 6 steps, 5 levels; old policy, base
+    assert nft == (288, 288 * 6 * 2e12, 288 * 5 * 4 * 2e12)
     two_passes = one_pass.model_copy(update={"passes": 2})
     grpo = rl_work(read_rl_preset("editscore-omnigen2"), two_passes, 256**2)  # each pass twice; the base compared
-    assert grpo == (144, 144 * 20 * 2 * 2e12, 144 * 12 * 3 * 2 * 2e12)
+    assert grpo == (576, 576 * 20 * 2 * 2e12, 576 * 12 * 3 * 2 * 2e12)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from editloop.errors import EditLoopError
@@ -33,7 +33,13 @@ class Advantages(NamedTuple):
     """Number of edits without a reward."""
 
 
-def compute_advantages(rewards: Float[Tensor, "..."], scale: Scale = "group") -> Advantages:
+def compute_advantages(
+    rewards: Float[Tensor, "..."],
+    scale: Scale = "group",
+    *,
+    epsilon: float = 0.0,
+    groups: Int[Tensor, " P"] | None = None,
+) -> Advantages:
     """Compute advantages from one reward: (r - mean of the group) / standard deviation, clipped to +-5.
 
     Standard deviations are of the population. A missing reward drops out of its group.
@@ -44,6 +50,8 @@ def compute_advantages(rewards: Float[Tensor, "..."], scale: Scale = "group") ->
             (Flow-GRPO's published code), which also contains the difference between easy and hard tasks. `pooled`: the
             root mean variance within the groups that count. With `batch` and `pooled`, groups whose members are nearly
             alike keep their small influence.
+        epsilon: Added to the standard deviation, as published code does; 0: the deviation is at least SMALLEST_SPREAD.
+        groups: Group of each task, 0 to P - 1; None: each task is one.
 
     Raises:
         EditLoopError: The groups have one member, or `rewards` is not two-dimensional.
@@ -55,14 +63,15 @@ def compute_advantages(rewards: Float[Tensor, "..."], scale: Scale = "group") ->
         )
     rewards = rewards if rewards.dtype == torch.float64 else rewards.float()
     present = rewards.isfinite()
-    centred, variance = _centred(rewards, present, dim=1)
+    centred, variance = _centred(rewards, present, groups)
     counts = present & (variance.sqrt() > SMALLEST_SPREAD)
     informative = counts.any(1)
     if scale == "batch":
-        variance = _centred(rewards.flatten()[None], present.flatten()[None], dim=1)[1]
+        variance = _centred(rewards.flatten()[None], present.flatten()[None])[1]
     elif scale == "pooled":
         variance = variance[informative].mean() if informative.any() else variance.mean()
-    values = (centred / variance.sqrt().clamp_min(SMALLEST_SPREAD)).clamp(-LARGEST_ADVANTAGE, LARGEST_ADVANTAGE)
+    deviation = variance.sqrt() + epsilon if epsilon else variance.sqrt().clamp_min(SMALLEST_SPREAD)
+    values = (centred / deviation).clamp(-LARGEST_ADVANTAGE, LARGEST_ADVANTAGE)
     return Advantages(
         torch.where(counts, values, 0.0), counts, int((~informative).sum().item()), int((~present).sum().item())
     )
@@ -74,6 +83,8 @@ def combine_advantages(
     *,
     combination: Combination = "normalised",
     scale: Scale = "group",
+    epsilon: float = 0.0,
+    groups: Int[Tensor, " P"] | None = None,
 ) -> Advantages:
     """Compute advantages from several rewards.
 
@@ -86,6 +97,8 @@ def combine_advantages(
         combination: `raw` adds the rewards by weight, so one with a wide range dominates. `normalised` adds their
             advantages by weight, so weights mean the same whatever a reward's range.
         scale: As in `compute_advantages`.
+        epsilon: As in `compute_advantages`.
+        groups: As in `compute_advantages`.
 
     Raises:
         EditLoopError: Names of rewards and weights differ, a weight is not above 0, or the groups have one member.
@@ -98,26 +111,46 @@ def combine_advantages(
     lacking = torch.stack([~reward.isfinite() for reward in rewards.values()]).any(0)
     complete = {name: reward.masked_fill(lacking, torch.nan) for name, reward in rewards.items()}
     if combination == "raw":
-        return compute_advantages(
-            torch.stack([complete[name] * (weights[name] / weight_sum) for name in weights]).sum(0), scale
-        )
-    parts = {name: compute_advantages(reward, scale) for name, reward in complete.items()}
+        total = torch.stack([complete[name] * (weights[name] / weight_sum) for name in weights]).sum(0)
+        return compute_advantages(total, scale, epsilon=epsilon, groups=groups)
+    parts = {
+        name: compute_advantages(reward, scale, epsilon=epsilon, groups=groups) for name, reward in complete.items()
+    }
     values = torch.stack([parts[name].values * (weights[name] / weight_sum) for name in weights]).sum(0)
     counts = torch.stack([part.counts for part in parts.values()]).any(0)
     return Advantages(values, counts, int((~counts.any(1)).sum().item()), int(lacking.sum().item()))
 
 
-def solved(rewards: Float[Tensor, "P G"], spread: float = 0.05, mean: float = 0.9) -> Bool[Tensor, " P"]:
+def solved(
+    rewards: Float[Tensor, "P G"], spread: float = 0.05, mean: float = 0.9, groups: Int[Tensor, " P"] | None = None
+) -> Bool[Tensor, " P"]:
     """Return which tasks have nothing left to learn (Edit-R1's filter).
 
-    A task with a missing reward does not count as solved.
+    A task with a missing reward in its group does not count as solved.
 
     Args:
         rewards: Rewards, 0..1.
-        spread: A solved task's rewards have a standard deviation below this.
-        mean: A solved task's rewards have a mean above this.
+        spread: A solved group's rewards have a standard deviation below this.
+        mean: A solved group's rewards have a mean above this.
+        groups: As in `compute_advantages`.
     """
-    return (rewards.std(1, correction=0) < spread) & (rewards.mean(1) > mean)
+    deviation, average, complete = _statistics(rewards, groups)
+    return complete & (deviation < spread) & (average > mean)
+
+
+def teachable(
+    rewards: Float[Tensor, "P G"], spread: float = 0.05, mean: float = 0.9, groups: Int[Tensor, " P"] | None = None
+) -> Bool[Tensor, " P"]:
+    """Return which tasks Edit-R1 trains on: their rewards differ, and are not good already. Missing ones are ignored.
+
+    Args:
+        rewards: Rewards, 0..1.
+        spread: The group's rewards have a standard deviation above this.
+        mean: The group's rewards have a mean below this.
+        groups: As in `compute_advantages`.
+    """
+    deviation, average, _ = _statistics(rewards, groups)
+    return (deviation > spread) & (average < mean)
 
 
 def strongest_members(advantages: Advantages, best_members: int) -> Bool[Tensor, "P G"]:
@@ -134,11 +167,31 @@ def strongest_members(advantages: Advantages, best_members: int) -> Bool[Tensor,
     return chosen & advantages.counts
 
 
+def _statistics(
+    rewards: Float[Tensor, "P G"], groups: Int[Tensor, " P"] | None
+) -> tuple[Float[Tensor, " P"], Float[Tensor, " P"], Bool[Tensor, " P"]]:
+    """Return standard deviation and mean of the present rewards of each task's group, and whether none is missing."""
+    present = rewards.isfinite()
+    centred, variance = _centred(rewards, present, groups)
+    mean = torch.where(present, rewards - centred, -torch.inf).amax(1)
+    lacking = (~present).any(1)
+    if groups is not None:
+        mean = torch.full_like(mean, -torch.inf).scatter_reduce(0, groups, mean, "amax")[groups]
+        lacking = torch.zeros_like(groups).index_add(0, groups, lacking.to(groups.dtype))[groups] > 0
+    return variance[:, 0].sqrt(), mean, ~lacking
+
+
 def _centred(
-    rewards: Float[Tensor, "P G"], present: Bool[Tensor, "P G"], dim: int
-) -> tuple[Float[Tensor, "P G"], Float[Tensor, "#P #G"]]:
-    """Return present rewards minus their mean along `dim` (0 where missing), and their variance; `dim` is kept."""
-    count = present.sum(dim, keepdim=True).clamp_min(1)
+    rewards: Float[Tensor, "P G"], present: Bool[Tensor, "P G"], groups: Int[Tensor, " P"] | None = None
+) -> tuple[Float[Tensor, "P G"], Float[Tensor, "P 1"]]:
+    """Return present rewards minus their group's mean (0 where missing), and the group's variance. A row is a group, or
+    part of the one that `groups` says."""
+
+    def summed(rows: Tensor) -> Tensor:
+        sums = rows.sum(1)
+        return (sums if groups is None else torch.zeros_like(sums).index_add(0, groups, sums)[groups])[:, None]
+
+    count = summed(present).clamp_min(1)
     filled = torch.where(present, rewards, 0.0)
-    centred = torch.where(present, filled - filled.sum(dim, keepdim=True) / count, 0.0)
-    return centred, centred.square().sum(dim, keepdim=True) / count
+    centred = torch.where(present, filled - summed(filled) / count, 0.0)
+    return centred, summed(centred.square()) / count

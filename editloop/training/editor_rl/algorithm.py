@@ -21,7 +21,10 @@ class Losses(NamedTuple):
 
 
 class UpdateLevel(Protocol):
-    """A rollout at one level of an update: a noise level, or a step of the trajectory. It gets one optimiser step."""
+    """A rollout at one level of an update: a noise level, or a step of the trajectory."""
+
+    edits: Tensor | None
+    """Which of the edits are trained at this level, bool (N,); None: all."""
 
     def losses(self, part: Tensor, advantage: Tensor) -> Losses:
         """Return the losses of some of the edits, with gradient.
@@ -40,6 +43,8 @@ class RlAlgorithm(Protocol):
 
     levels: int
     """Number of levels of an update."""
+    levels_per_edit: int
+    """Number of those that each edit is trained at."""
     figure_names: tuple[str, ...] = ()
     """Names of the figures that its losses have, besides `kl`."""
 
@@ -76,8 +81,12 @@ class RlAlgorithm(Protocol):
         """
         return means
 
-    def end_iteration(self) -> None:
-        """Do what follows the optimiser steps of each iteration."""
+    def end_iteration(self, steps: int) -> None:
+        """Do what follows the optimiser steps of each iteration.
+
+        Args:
+            steps: Optimiser steps of the training so far, those of iterations that taught nothing included.
+        """
         return
 
     def state(self) -> dict[str, Tensor]:

@@ -140,9 +140,8 @@ class Evaluator:
     def _held(self, editor: Editor) -> HeldOut:
         if self.held is None:
             settings = self.settings
-            self.held = HeldOut(
-                self.rows, editor, steps=settings.sampling_steps, guidance=settings.guidance, batch=settings.micro_batch
-            )
+            steps = settings.evaluation_steps or settings.sampling_steps
+            self.held = HeldOut(self.rows, editor, steps=steps, guidance=settings.guidance, batch=settings.micro_batch)
             with editor.base():
                 self.base = self.held.edits(editor)
         return self.held

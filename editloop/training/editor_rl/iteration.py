@@ -9,7 +9,7 @@ turns with them. Every edit counts alike, however ranks and passes share the edi
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -21,19 +21,26 @@ from editloop.errors import EditLoopError
 from editloop.models.editors.protocol import Editor, join_conditions
 from editloop.models.judge_protocol import EditGroup
 from editloop.training.distributed import StopRequest, all_reduce_sum
-from editloop.training.editor_rl.advantages import Advantages, combine_advantages, solved, strongest_members
+from editloop.training.editor_rl.advantages import (
+    Advantages,
+    combine_advantages,
+    solved,
+    strongest_members,
+    teachable,
+)
 from editloop.training.editor_rl.algorithm import RlAlgorithm, UpdateLevel
 from editloop.training.editor_rl.prompts import Prompts
 from editloop.training.editor_rl.rollout import (
     Rollout,
     SamplingCost,
     decode_rollout,
-    micro_batches,
     sample_rollout,
     slices,
 )
 from editloop.training.editor_rl.scoring import PendingRewards, RewardJudges
 from editloop.training.editor_rl.settings import RlSettings
+from editloop.training.editor_rl.update_passes import RolloutWork, passes_of
+from editloop.training.editor_rl.update_steps import OptimiserStep, forward_batches, optimiser_steps
 
 POLL_SECONDS = 0.2
 """How often a rank that waits for rewards checks for a request to stop."""
@@ -69,6 +76,7 @@ class Iteration:
         engine: Any,
         algorithm: RlAlgorithm,
         stop: StopRequest,
+        after_step: Callable[[int], None] = lambda steps: None,
     ):
         """Take what the iterations work with.
 
@@ -81,9 +89,14 @@ class Iteration:
             engine: DeepSpeed's engine around the editor's network.
             algorithm: The algorithm, around the same editor.
             stop: Says whether the ranks were asked to stop.
+            after_step: Is called after each optimiser step with the number of steps so far. Steps without an edit to
+                learn from are left out, but counted.
         """
         self.settings, self.editor, self.prompts, self.reward_judges = settings, editor, prompts, reward_judges
         self.reward_weights, self.engine, self.algorithm, self.stop = reward_weights, engine, algorithm, stop
+        self.after_step = after_step
+        self.steps = settings.optimiser_steps or algorithm.levels
+        """Optimiser steps of an iteration."""
         self.rank, self.ranks = distributed.get_rank(), distributed.get_world_size()
         self.with_base = True
         self.counts = SamplingCost()
@@ -105,7 +118,9 @@ class Iteration:
         """
         began, before = time.perf_counter(), (self.counts.network, self.counts.shared, self.prompts.encodings)
         chosen = self.prompts.chosen(iteration, self.settings.tasks, left_out)
-        rollouts = self._sampled(iteration, chosen)
+        size, edits = self.settings.forward_batch, len(chosen) * self.settings.members
+        batches = forward_batches(edits, size, self.settings.seed, iteration)
+        rollouts = self._sampled(iteration, chosen, batches)
         rolled = time.perf_counter()
         self.with_base = measured or self.settings.kl > 0
         ahead = None
@@ -114,12 +129,25 @@ class Iteration:
         wait_began = time.perf_counter()
         rewards = self._rewards([pending for _, pending in rollouts], chosen, [rollout for rollout, _ in rollouts])
         waited = time.perf_counter() - wait_began
+        groups = self._groups(chosen)
         advantages = combine_advantages(
-            rewards, self.reward_weights, combination=self.settings.combination, scale=self.settings.advantage_scale
+            rewards,
+            self.reward_weights,
+            combination=self.settings.combination,
+            scale=self.settings.advantage_scale,
+            epsilon=self.settings.advantage_epsilon,
+            groups=groups,
         )
-        best_members = self.settings.best_members
-        trained = strongest_members(advantages, best_members) if best_members else advantages.counts
-        learnt = self._update([rollout for rollout, _ in rollouts], ahead, iteration, chosen, advantages, trained)
+        trained = self._trained(rewards, advantages, groups)
+        plan = optimiser_steps(
+            trained.flatten(),
+            batches,
+            count=self.settings.optimiser_steps,
+            together=self.settings.forward_batch is not None,
+            levels=self.algorithm.levels,
+            levels_per_edit=self.algorithm.levels_per_edit,
+        )
+        learnt = self._update([rollout for rollout, _ in rollouts], ahead, iteration, chosen, advantages, plan)
         seconds = time.perf_counter() - began
         after = (self.counts.network, self.counts.shared, self.prompts.encodings)
         spent = all_reduce_sum([float(new - old) for new, old in zip(after, before, strict=True)])
@@ -134,24 +162,56 @@ class Iteration:
             "shared_steps": spent[1],
             "encodings": spent[2],
         }
-        first = rewards[next(iter(self.reward_weights))]
-        is_solved = solved(first, self.settings.solved_spread, self.settings.solved_mean)
-        solved_indices = is_solved.nonzero().flatten().tolist() if self.settings.solved_spread else []
         figures = {name: value for name, value in figures.items() if math.isfinite(value)}
-        return IterationSummary(figures, [int(chosen[index]) for index in solved_indices])
+        return IterationSummary(figures, self._solved(rewards, chosen, groups))
 
-    def _sampled(self, iteration: int, chosen: NDArray[Any]) -> list[tuple[Rollout, PendingRewards]]:
+    def _groups(self, chosen: NDArray[Any]) -> Tensor | None:
+        """Return the group of each task, (P,); None where each task is one."""
+        if self.settings.group_by == "task":
+            return None
+        instructions = [self.prompts.rows[task].instruction for task in chosen]
+        return torch.tensor([instructions.index(instruction) for instruction in instructions])
+
+    def _trained(self, rewards: Mapping[str, Tensor], advantages: Advantages, groups: Tensor | None) -> Tensor:
+        """Return which edits are trained on, bool (P, G)."""
+        settings = self.settings
+        trained = advantages.counts
+        if settings.train_silent:
+            trained = torch.stack([reward.isfinite() for reward in rewards.values()]).all(0)
+        if settings.mask_solved:
+            first = rewards[next(iter(self.reward_weights))]
+            trained = trained & teachable(first, settings.solved_spread, settings.solved_mean, groups)[:, None]
+        best_members = settings.best_members
+        return strongest_members(advantages._replace(counts=trained), best_members) if best_members else trained
+
+    def _solved(self, rewards: Mapping[str, Tensor], chosen: NDArray[Any], groups: Tensor | None) -> list[int]:
+        """Return the tasks that this iteration found solved; grouped by instruction, all tasks that have it."""
+        if not self.settings.solved_spread:
+            return []
+        first = rewards[next(iter(self.reward_weights))]
+        is_solved = solved(first, self.settings.solved_spread, self.settings.solved_mean, groups)
+        tasks = [int(chosen[index]) for index in is_solved.nonzero().flatten().tolist()]
+        if groups is None:
+            return tasks
+        instructions = {self.prompts.rows[task].instruction for task in tasks}
+        return [task for task, row in enumerate(self.prompts.rows) if row.instruction in instructions]
+
+    def _sampled(self, iteration: int, chosen: NDArray[Any], batches: Tensor) -> list[tuple[Rollout, PendingRewards]]:
         """Sample this rank's tasks in parts, and send each part to the judges."""
         settings, mine = self.settings, [int(task) for task in chosen[self.rank :: self.ranks]]
         plan, sampled = self.algorithm.sampling_plan(iteration), []
         tasks_by_part = self._parts(mine)
+        batches_of = dict(zip(chosen.tolist(), batches.view(len(chosen), settings.members), strict=True))
         self.prompts.encode(tasks_by_part, settings.micro_batch)
         with self.algorithm.sampling_weights(), self.editor.merged():
             for tasks in tasks_by_part:
                 encoded_tasks = self.prompts.encoded_tasks(tasks)
                 conditions = [encoded_task.condition for encoded_task in encoded_tasks]
                 condition = join_conditions(conditions).to(self.editor.device)
-                rollout = sample_rollout(settings, plan, self.editor, condition, tasks, iteration, self.counts)
+                of_edits = torch.cat([batches_of[task] for task in tasks])
+                rollout = sample_rollout(
+                    settings, plan, self.editor, condition, tasks, iteration, self.counts, of_edits
+                )
                 edits = decode_rollout(self.editor, rollout, settings.micro_batch)
                 rows, parts = [self.prompts.rows[task] for task in tasks], slices(len(edits), settings.members)
                 groups = [
@@ -211,67 +271,69 @@ class Iteration:
         iteration: int,
         chosen: NDArray[Any],
         advantages: Advantages,
-        trained: Tensor,
+        plan: list[OptimiserStep],
     ) -> dict[str, float]:
-        """Make one optimiser step per level on the edits in `trained`, bool (P, G). Return the means of their
-        figures."""
-        count = int(trained.sum())
+        """Make the optimiser steps of `plan`. Return the means of the losses' figures, over edits and levels."""
+        weights = torch.stack([step.weights for step in plan])
+        count = int((weights > 0).any(0).sum())
+        already = iteration * self.steps
         if not count:
+            for number in range(self.steps):
+                self.after_step(already + number + 1)
             return {"trained": 0.0}
         index_of = {int(task): index for index, task in enumerate(chosen)}
-        work: list[tuple[list[UpdateLevel], Tensor, Tensor]] = []
+        work: list[RolloutWork] = []
         for index, rollout in enumerate(rollouts):
             positions = torch.tensor(
                 [index_of[task] * self.settings.members + member for task, member in rollout.names]
             )
-            counting, advantage = trained.flatten()[positions], advantages.values.flatten()[positions].float()
             levels = ahead[index] if ahead else []
-            if not ahead and counting.any():
-                selected = counting.nonzero().flatten()
-                levels = self._levels(rollout.subset(selected), iteration)
-                counting, advantage = counting[selected], advantage[selected]
-            advantage = advantage.to(rollout.latents.device)
-            work += [(levels, advantage, part) for part in micro_batches(counting, self.settings.micro_batch)]
-        passes = max(int(value) for value in _gathered(float(len(work))))
-        spare = ahead[0] if ahead else None  # for passes of weight 0, which a rank makes while others still have edits
-        if spare is None and len(work) < passes:
+            selected = (weights[:, positions] > 0).any(0).nonzero().flatten()
+            if not ahead and len(selected):
+                levels, positions = self._levels(rollout.subset(selected), iteration), positions[selected]
+            advantage = advantages.values.flatten()[positions].float().to(rollout.latents.device)
+            work.append(RolloutWork(levels, advantage, weights[:, positions]))
+        passes = passes_of(work, plan, self.settings.micro_batch)
+        spare = next((part.levels for part in work if part.levels), None)
+        if spare is None:  # for passes of weight 0, which a rank makes while others still have edits
             spare = self._levels(rollouts[0].subset(torch.zeros(1, dtype=torch.long)), iteration)
         names = ["loss", *(["kl"] if self.with_base else []), *self.algorithm.figure_names]
         zero = torch.zeros((), dtype=torch.float64, device=rollouts[0].latents.device)
         sums = {name: zero.clone() for name in names}  # on the device: fetching one value would wait for it
-        for level in range(self.algorithm.levels):
+        made = 0
+        for number, step in enumerate(plan):
             loss = zero.clone()
-            for levels, advantage, part in work:
-                losses = levels[level].losses(part, advantage[part])
-                self.engine.backward(losses.loss.sum() * (self.ranks / count))
-                loss += losses.loss.detach().sum()
-                for name, values in losses.figures.items():
-                    sums[name] += values.sum()
-            for _ in range(passes - len(work)):
-                assert spare is not None
-                zero_advantage = torch.zeros(1, device=rollouts[0].latents.device)
-                self.engine.backward(
-                    spare[level].losses(torch.zeros(1, dtype=torch.long), zero_advantage).loss.sum() * 0.0
-                )
-            (total_loss,) = all_reduce_sum(loss[None])
-            if not math.isfinite(total_loss):
-                raise EditLoopError(
-                    f"training: the loss is {total_loss} in iteration {iteration + 1}. Nothing of it is kept, the last "
-                    f"checkpoint is as it was. Lower learning_rate ({self.settings.learning_rate:g})."
-                )
-            self.engine.step()
-            sums["loss"] += loss
+            for level in step.levels:
+                own, most = passes[number, level]
+                for levels, advantage, weight, part in own:
+                    losses = levels[level].losses(part, advantage[part])
+                    weighted = losses.loss * weight[part].to(losses.loss)
+                    self.engine.backward(weighted.sum() * (self.ranks / step.divisor))
+                    loss += weighted.detach().sum()
+                    for name, values in losses.figures.items():
+                        sums[name] += values.sum()
+                for _ in range(most - len(own)):
+                    zero_advantage = torch.zeros(1, device=rollouts[0].latents.device)
+                    losses = spare[level].losses(torch.zeros(1, dtype=torch.long), zero_advantage)
+                    self.engine.backward(losses.loss.sum() * 0.0)
+            if any(passes[number, level].most for level in step.levels):
+                (total_loss,) = all_reduce_sum(loss[None])
+                if not math.isfinite(total_loss):
+                    raise EditLoopError(
+                        f"training: the loss is {total_loss} in iteration {iteration + 1}. Nothing of it is kept, the "
+                        f"last checkpoint is as it was. Lower learning_rate ({self.settings.learning_rate:g})."
+                    )
+                self.engine.step()
+                sums["loss"] += loss / step.divisor
+                made += 1
+            self.after_step(already + number + 1)
         totals = all_reduce_sum(torch.stack(list(sums.values())))
-        means = {name: value / (count * self.algorithm.levels) for name, value in zip(names, totals, strict=True)}
+        edits_and_levels = count * self.algorithm.levels_per_edit
+        means = {name: value / edits_and_levels for name, value in zip(names, totals, strict=True)}
+        means["loss"] = totals[0] / made
         figures = self.algorithm.finished_figures(means) | {"trained": float(count)}
         norm = self.engine.get_global_grad_norm()
         return figures | ({} if norm is None else {"gradient_norm": float(norm)})
-
-
-def _gathered(value: float) -> list[float]:
-    """Return every rank's value, on every rank."""
-    rank, ranks = distributed.get_rank(), distributed.get_world_size()
-    return all_reduce_sum([value if index == rank else 0.0 for index in range(ranks)])
 
 
 def _reward_figures(rewards: Mapping[str, Tensor], advantages: Advantages) -> dict[str, float]:

@@ -75,7 +75,9 @@ class Training:
 
         def start(universal: bool) -> Any:
             group = ParameterGroup(trained, 1.0)
-            return start_engine(editor.network, [group], job.settings, passes=None, universal=universal)
+            return start_engine(
+                editor.network, [group], job.settings, passes=None, betas=job.settings.betas, universal=universal
+            )
 
         self.training_run = TrainingRun(
             job.checkpoints,
@@ -126,6 +128,7 @@ class Training:
             run.engine,
             self.algorithm,
             run.stop,
+            self._average_after,
         )
         if not history["evaluations"]:
             self._evaluate(evaluator)
@@ -144,8 +147,9 @@ class Training:
             except JudgesFailedError:
                 run.save()
                 raise
-            self.algorithm.end_iteration()
-            self.weights.ema_update(self.averages, min(settings.ema_decay, step / (9 + step)))
+            self.algorithm.end_iteration(step * iterate.steps)
+            if settings.ema_every is None:
+                self.weights.ema_update(self.averages, min(settings.ema_decay, step / (9 + step)))
             history["solved"] += [{"step": step, "task": task} for task in done.solved]
             reward = f"{done.figures['reward']:.3f}" if "reward" in done.figures else "missing"
             summary = f"reward {reward}, {done.figures['samples_per_second']:.1f} samples/s"
@@ -159,6 +163,12 @@ class Training:
                 stop_asked=bool(stop_asked),
                 done=step == settings.iterations or bool(history["ended"]),
             )
+
+    def _average_after(self, steps: int) -> None:
+        """Update the averages after this many optimiser steps, where they follow these: as Flow-GRPO's code does."""
+        settings = self.settings
+        if settings.ema_every is not None and (steps + 1) % settings.ema_every == 0:
+            self.weights.ema_update(self.averages, min(settings.ema_decay, (1 + steps) / (10 + steps)))
 
     def _evaluate(self, evaluator: Evaluator | None) -> None:
         """Evaluate the averaged editor. Save its state if it is the best so far; end the training if a guard says

@@ -67,3 +67,15 @@ def kl_to_base(velocity: Float[Tensor, "B S C"], base: Float[Tensor, "B S C"]) -
         base: The base editor's velocities at the same latents.
     """
     return (velocity - base).square().flatten(1).mean(1)
+
+
+def old_policy_decay(step: int, highest: float, rate: float | None, flat: int = 0) -> float:
+    """Decay of the old policy's moving average: 0 up to step `flat`, then min(rate (step - flat), highest).
+
+    Args:
+        step: Optimiser steps done.
+        highest: The highest decay, 0..1.
+        rate: What it rises by with each step; None: it is the highest from the start.
+        flat: Steps before it rises.
+    """
+    return highest if rate is None else min(rate * max(0, step - flat), highest)

@@ -4,10 +4,9 @@ An edit's noise depends on (seed, iteration, task, member) alone. It does not ma
 the training was stopped in between.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import ceil
 
 import numpy as np
 import torch
@@ -16,11 +15,15 @@ from torch import Tensor
 
 from editloop.models.editors.protocol import Conditioning, Editor
 from editloop.models.editors.settings import Size
+from editloop.models.editors.solvers import EulerSolver, OdeSolver
 from editloop.training.editor_rl.sde import Step, draw_gaussian, flow_sde, log_prob, round_to_storage
 from editloop.training.editor_rl.settings import RlSettings
+from editloop.training.flow_matching import shifted
 
 SAMPLING, TRAINING = 0, 1
 """Purposes of noise. Each has its own random stream."""
+SAME_STEP = 1e-6
+"""Rounding of a share of the steps, in steps."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class SamplingPlan:
 
     window: range = range(0)
     """Steps that are stochastic, and stored for the update."""
+    solver: Callable[[Sequence[float]], OdeSolver] = EulerSolver
+    """Solver of the deterministic steps. One that remembers earlier steps needs all steps to be deterministic."""
     step: Step = flow_sde
     """Kind of the stochastic steps."""
     noise: float = 0.0
@@ -38,7 +43,7 @@ class SamplingPlan:
     shared_noise: bool = False
     """Whether the members of a group start from the same noise, and share the steps before the window."""
     guidance_share: float = 1.0
-    """Share of the steps, from the first, that use guidance."""
+    """Step i of n, from 0, uses guidance where i / n is at most this."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,10 @@ class Rollout:
     """Latents of the finished edits at sigma 0, (N, S, C)."""
     window: list[WindowStep]
     """Stochastic steps in their order."""
+    sigmas: list[float]
+    """Noise levels of the steps, from 1 on; the last is 0."""
+    batches: Tensor
+    """Batch of each edit, (N,), from `forward_batches`."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -91,7 +100,8 @@ class Rollout:
         by_edit = ("before", "after", "mean", "log_prob")
         window = [replace(step, **{name: getattr(step, name)[indices] for name in by_edit}) for step in self.window]
         names = [self.names[index] for index in indices.tolist()]
-        return replace(self, names=names, rows=self.rows[indices], latents=self.latents[indices], window=window)
+        parts = {name: getattr(self, name)[indices] for name in ("rows", "latents", "batches")}
+        return replace(self, names=names, window=window, **parts)
 
 
 @dataclass
@@ -182,6 +192,7 @@ def sample_rollout(
     tasks: list[int],
     iteration: int,
     counts: SamplingCost,
+    batches: Tensor | None = None,
 ) -> Rollout:
     """Sample `members` edits of each task.
 
@@ -196,6 +207,7 @@ def sample_rollout(
         tasks: The P tasks.
         iteration: The iteration, from 0.
         counts: Cost so far, increased here.
+        batches: Batch of each edit, (P x `members`,); None puts each into one of its own.
 
     Returns:
         P x `members` edits with their trajectories in the window.
@@ -210,13 +222,15 @@ def sample_rollout(
     else:
         starts, active_rows = draws, rows
     x = torch.cat([editor.noise(1, condition.size, generator) for generator in starts])
-    sigmas = editor.sigmas(settings.sampling_steps, condition.size).tolist()
-    guided = ceil(plan.guidance_share * settings.sampling_steps)
+    own_sigmas = editor.sigmas(settings.sampling_steps, condition.size)
+    sigmas = (own_sigmas if settings.sigma_shift == 1 else shifted(own_sigmas, settings.sigma_shift)).tolist()
+    solver, last_guided = plan.solver(sigmas), plan.guidance_share * settings.sampling_steps + SAME_STEP
+    batches = torch.arange(len(rows)) if batches is None else batches
     steps: list[WindowStep] = []
     for index, (sigma, following) in enumerate(pairwise(sigmas)):
         if index == plan.window.start and len(x) < len(rows):
             x, active_rows = x.repeat_interleave(members, 0), rows
-        guidance = settings.guidance if index < guided else 1.0
+        guidance = settings.guidance if index <= last_guided else 1.0
         if index in plan.window:
             x = round_to_storage(x, plan.storage)  # the update sees stored values, so the rollout must too
         levels = torch.full((len(x),), sigma, device=x.device)
@@ -224,7 +238,7 @@ def sample_rollout(
         counts.network += len(x)
         counts.shared += len(x) if len(x) < len(rows) else 0
         if index not in plan.window:
-            x = x + (following - sigma) * v
+            x = solver.step(x, v, index)
             continue
         mean, deviation = plan.step(x, v, sigma, following, plan.noise)
         assert isinstance(deviation, float)
@@ -233,7 +247,7 @@ def sample_rollout(
         x = round_to_storage(after, plan.storage)
         rolled = log_prob(x, mean, deviation)
         steps.append(WindowStep(sigma, following, guidance, before, after, mean, rolled, deviation))
-    return Rollout(condition.size, condition, names, rows, x, steps)
+    return Rollout(condition.size, condition, names, rows, x, steps, sigmas, batches)
 
 
 def decode_rollout(editor: Editor, rollout: Rollout, most: int) -> NDArray[np.uint8]:

@@ -46,7 +46,20 @@ class RlSettings(RunSettings, EditorTrainingSettings):
     chunks: int = Field(2, ge=1)
     """Parts in which a rank samples its tasks. One is scored while the next is sampled."""
 
+    forward_batch: int | None = Field(None, ge=2)
+    """Edits of a published trainer's batch. The iteration's edits are put into such batches at random; a batch's loss
+    is the mean over its trained edits, each batch counts alike, and steps that are drawn are drawn for a whole batch.
+    null: every trained edit counts alike, and has steps of its own. Not bound to `micro_batch`."""
+    optimiser_steps: int | None = Field(None, ge=1)
+    """Optimiser steps of an iteration, each on as large a random part of its edits, with the gradients of all of an
+    edit's levels added up. null: one for each level, on all edits."""
+
     sampling_steps: int = Field(8, ge=1)
+    sigma_shift: float = Field(1.0, gt=0)
+    """Shift k of the rollouts' noise levels on top of the editor's own: k sigma / (1 + (k - 1) sigma). Evaluations have
+    the editor's own alone."""
+    evaluation_steps: int | None = Field(None, ge=1)
+    """Sampling steps of evaluations; null: as many as in training."""
     guidance: float | None = Field(None, ge=1)
     """Guidance in sampling and training, in the editor's own kind; null: what the editor's settings say."""
 
@@ -62,6 +75,12 @@ class RlSettings(RunSettings, EditorTrainingSettings):
     advantage_scale: Literal["group", "batch", "pooled"] = "pooled"
     """Standard deviation that divides an advantage: its group's own, that of all rewards of the iteration, or the
     pooled one within groups."""
+    advantage_epsilon: float = Field(0.0, ge=0, lt=1)
+    """Added to that standard deviation, as published code does. 0: nothing is, but one below 1e-4 counts as 1e-4."""
+    group_by: Literal["task", "instruction"] = "task"
+    """What makes a group: one task, or all tasks of an iteration with one instruction, as in Edit-R1's code."""
+    train_silent: bool = False
+    """Train on edits of groups whose rewards have no spread, too. Their advantage is 0: they hold the policy back."""
     combination: Literal["normalised", "raw"] = "normalised"
     """How several rewards are combined: their advantages are added by weight, or the rewards themselves are."""
     most_missing: float = Field(0.5, ge=0, lt=1)
@@ -73,10 +92,14 @@ class RlSettings(RunSettings, EditorTrainingSettings):
     """A task is solved and leaves the pool when its rewards (of the first judge) have a standard deviation below this
     and a mean above `solved_mean`. 0: no task is. Edit-R1 uses 0.05."""
     solved_mean: float = Field(0.9, ge=0, le=1)
+    mask_solved: bool = False
+    """Train only on groups with a standard deviation above `solved_spread` and a mean below `solved_mean`."""
 
     adapter: LoraSettings | None = LoraSettings(rank=32, alpha=64)
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decays of its moving averages of the gradient and of its square."""
     precision: Literal["fp32", "bf16", "auto"] = "auto"
     """Precision of multiplications in the network. Trained weights, sampling steps and losses are fp32. auto: bf16
     where the machine has instructions for it (there 1.8 times as fast). Frozen weights are bf16 with `bf16`, and with
@@ -87,7 +110,10 @@ class RlSettings(RunSettings, EditorTrainingSettings):
     zero_stage: Literal[0, 1, 2] = 2
     """What DeepSpeed's ZeRO spreads over the ranks: 1 optimiser states, 2 also gradients."""
     ema_decay: float = Field(0.95, ge=0, lt=1)
-    """Decay of the moving average of the trained weights. The average is what is evaluated and kept."""
+    """Decay of the moving average of the trained weights; lower at first. The average is what is evaluated and kept. 0:
+    the trained weights themselves are."""
+    ema_every: int | None = Field(None, ge=1)
+    """Optimiser steps between two updates of the average; null: it is updated after each iteration."""
 
     evaluate_every: int = Field(25, ge=1)
     """Iterations between two evaluations."""
@@ -111,6 +137,15 @@ class RlSettings(RunSettings, EditorTrainingSettings):
             )
         if self.best_members == 1:
             raise ValueError("best_members is 1: one edit has nothing to be better than; take 2 or more, or 0 for all")
+        if self.mask_solved and not self.solved_spread:
+            raise ValueError("mask_solved without solved_spread: give the spread above which a group is trained on")
+        if min(self.betas) < 0 or max(self.betas) >= 1:
+            raise ValueError(f"betas {self.betas}: each from 0 to below 1")
+        if self.algorithm.draws_levels and self.optimiser_steps is None:
+            raise ValueError(
+                "algorithm.trained_kind random without optimiser_steps: each step of the trajectory would be an "
+                "optimiser step on other edits; give their number"
+            )
         check_editor_adapter(self.adapter, self.targets)
         self.algorithm.check_steps(self.sampling_steps)
         return self
