@@ -15,7 +15,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 
 TYPES = $(BIN)/mypy
 test test-all: TYPES = $(BIN)/python -m tests.typing_share
 
-.PHONY: setup demo check test test-pythons test-all lint generate bench mutants chromium postgresql
+.PHONY: setup demo check test test-pythons test-all lint style types generate bench mutants debian chromium postgresql
 
 # The last line migrates the services' empty databases once, for every first start to copy; it is quick when they are there.
 setup:
@@ -37,10 +37,16 @@ $(LABEL_STUDIO)/stamp: constraints-label-studio.txt
 demo: setup
 	$(BIN)/editloop demo --out runs/demo
 
+# The type check takes one core as long as all the rest takes another.
 lint: setup
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target TYPES="$(TYPES)" style types
+
+types:
+	$(TYPES)
+
+style:
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/ruff format --check $(CHECKED)
-	$(TYPES)
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.naming
 	$(BIN)/python -m pipelines.generation --check
@@ -57,7 +63,7 @@ check: lint
 	$(PYTEST) -q -m "not slow and not extended" tests/unit
 
 # What a change must pass.
-test: lint chromium postgresql
+test: debian lint
 	$(PYTEST) -m "not extended"
 
 # The unit tests that need no torch, on the other Pythons that EditLoop supports and this machine has.
@@ -65,7 +71,7 @@ test-pythons: setup
 	$(BIN)/python -m tests.pythons
 
 # Scale, long races, repeated faults, the other Pythons, and the tests that compare floats on other kernels.
-test-all: lint chromium postgresql
+test-all: debian lint
 	$(PYTEST) --timeout 1800
 	$(BIN)/python -m tests.pythons
 	$(BIN)/python -m tests.variants
@@ -77,6 +83,10 @@ bench: setup
 mutants: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutation
 
+# The packages that tests need come while the environments are made.
+debian:
+	@$(MAKE) --no-print-directory --jobs=3 .venv/stamp $(LABEL_STUDIO)/stamp postgresql
+
 # The browser test drives Debian's own Chromium; elsewhere any chromium or google-chrome on the PATH will do.
 chromium:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
@@ -86,8 +96,9 @@ chromium:
 		echo "The browser test needs chromium: install it (Debian: apt-get install chromium) and run make test again."; exit 1; \
 	fi
 
-# Tests start a PostgreSQL of their own; Debian's package starts one too, unless it is told not to.
-postgresql:
+# Tests start a PostgreSQL of their own; Debian's package starts one too, unless it is told not to. Debian installs one
+# package at a time.
+postgresql: chromium
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
 	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 		mkdir -p /etc/postgresql-common/createcluster.d && \
