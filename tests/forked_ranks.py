@@ -27,6 +27,7 @@ PRELOADED = (
     "editloop.training.edit_score.train",
     "editloop.training.editor_rl.train",
     "editloop.training.editor_sft.train",
+    "editloop.training.editor_dpo.train",
     "editloop.models.editors.opening",
     "editloop.scoring.opening",
     "deepspeed.runtime.zero.muon.original_muon",  # imported by each engine, and compiles at its import

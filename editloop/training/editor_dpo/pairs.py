@@ -19,8 +19,6 @@ COLUMNS = ["task_id", "a", "b", "overall_order", "confidence"]
 MOST_ENLARGED = 2.0
 """Largest factor by which an edit's number of pixels may grow to the size that the editor works at. Enlarged further,
 it would teach the blur of its enlargement."""
-PROBED_TASKS = 16
-"""Tasks whose sizes are looked at before a training starts. The others are when they are encoded."""
 
 
 class OrderedPair(NamedTuple):
