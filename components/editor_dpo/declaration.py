@@ -40,9 +40,7 @@ EDITOR_DPO = Stage(
     summary="Train the editor on the experts' pairs directly, by Diffusion-DPO.",
     parameters=EditorDpoParameters,
     inputs=(
-        StageFile(
-            "dataset", "Preference pairs that stage dataset wrote.", skip=unread_shards("train", "validation")
-        ),
+        StageFile("dataset", "Preference pairs that stage dataset wrote.", skip=unread_shards("train", "validation")),
         StageFile("version", "The version that stage dataset wrote with them, a JSON file.", type="Artifact"),
     ),
     outputs=(StageFile("output", "The tuned editor and its curves.", "tuned", "Model"),),

@@ -1,4 +1,4 @@
-"""Learning from pairs: the loss by hand, the frozen reference, which pairs count and in which order, what is refused."""
+"""Learning from pairs: the loss by hand, the frozen reference, which pairs count in which order, what is refused."""
 
 import io
 import json

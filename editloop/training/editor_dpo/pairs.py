@@ -118,7 +118,7 @@ def working_size(editor: Editor, group: PreferenceGroup, edits: Sequence[Picture
         if MOST_ENLARGED * height * width < size[0] * size[1]:
             raise EditLoopError(
                 f"task {group.task_id}: its edits have {width}x{height} pixels, and this editor works at "
-                f"{size[1]}x{size[0]}: enlarged more than {MOST_ENLARGED:g} times, they would teach blur. Set `area` of "
-                f"the preset to about {height * width}, or train the editor that made them."
+                f"{size[1]}x{size[0]}: enlarged more than {MOST_ENLARGED:g} times, they would teach blur. Set `area` "
+                f"of the preset to about {height * width}, or train the editor that made them."
             )
     return size

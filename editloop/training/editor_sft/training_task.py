@@ -1,4 +1,4 @@
-"""Training task of an editor's supervised fine-tuning. A unit is a task with its target; the loss is flow matching's."""
+"""Training task of an editor's supervised fine-tuning. A unit is a task with its target, the loss flow matching's."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
