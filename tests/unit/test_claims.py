@@ -208,7 +208,7 @@ def test_every_figure_of_a_claim_has_its_piece() -> None:
         assert set(claim.pieces) <= set(PIECES), claim.number
         assert any(contrast.decides for contrast in claim.contrasts)
         assert all(len(trace.figures) == len(claim.places) for trace in claim.traces)
-    assert [claim.number for claim in CLAIMS] == [1, 2, 3, 4, 5, 6, 7]
+    assert [claim.number for claim in CLAIMS] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_what_pieces_need_and_depend_on_is_there() -> None:
@@ -226,11 +226,11 @@ def test_the_page_tells_what_is_known_and_says_what_is_not(tmp_path: Path) -> No
         figures = {"accuracy": 0.6, "accuracy_avg": 0.6 + gain, "within_group": 0.3, "within_group_avg": float("nan")}
         one.keep("score", seed, figures, PieceCost(60.0, 50.0))
     found = write_claims(one, 3)
-    assert [claim["verdict"] for claim in found["claims"]] == [*["not measured"] * 3, "held", *["not measured"] * 3]
+    assert [claim["verdict"] for claim in found["claims"]] == [*["not measured"] * 3, "held", *["not measured"] * 4]
     assert json.loads((tmp_path / "claims.json").read_text())["claims"][3]["seeds"] == 3
     page = (tmp_path / "page.html").read_text()
     assert "+6.0 points (+3.5 to +8.5)" in page
-    assert page.count("No seed has all") == 6
+    assert page.count("No seed has all") == 7
     assert "3 pieces took 3 minutes, one after the other, and 2 of a processor." in page
     assert "<script" not in page
     written = (tmp_path / "claims.md").read_text()
@@ -242,5 +242,5 @@ def test_the_page_tells_what_is_known_and_says_what_is_not(tmp_path: Path) -> No
 def test_numbers_of_claims_that_are_not_there_are_refused(tmp_path: Path) -> None:
     from editloop.studies.claims.claims import plan_claims
 
-    with pytest.raises(EditLoopError, match="claims 8: there are 1, 2, 3, 4, 5, 6, 7"):
-        plan_claims(Store(tmp_path, STANDARD), [1, 8], 1, 2)
+    with pytest.raises(EditLoopError, match="claims 9: there are 1, 2, 3, 4, 5, 6, 7, 8"):
+        plan_claims(Store(tmp_path, STANDARD), [1, 9], 1, 2)
