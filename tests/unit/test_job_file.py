@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.editor_rl.declaration import EditorRlParameters
-from components.editor_rl.stage import run_editor_rl
 from components.editor_dpo.declaration import EditorDpoParameters
 from components.editor_dpo.stage import run_editor_dpo
+from components.editor_rl.declaration import EditorRlParameters
+from components.editor_rl.stage import run_editor_rl
 from components.editor_sft.declaration import EditorSftParameters
 from components.editor_sft.stage import run_editor_sft
 from components.reward.declaration import RewardParameters
