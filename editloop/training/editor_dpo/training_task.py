@@ -24,7 +24,6 @@ from editloop.training.editor_rl.nft import kl_to_base
 from editloop.training.encoding_store import EncodingStore
 from editloop.training.flow_matching import flow_matching_loss, noised
 from editloop.training.flow_training import (
-    LEVELS,
     EncodedUnit,
     EncodedUnits,
     FlowTrainingTask,
@@ -145,27 +144,29 @@ class PairTrainingTask(FlowTrainingTask):
         for part in self.parts(batch):
             generators = unit_generators(seed, part.units)
             prepared.append(self._noised(part, self.drawn_levels(generators), generators))
-        losses = [self._losses(pairs, self._velocities(pairs))["loss"] for pairs in prepared]
-        return torch.cat(losses).mean()
+        return torch.cat([self._losses(pairs) for pairs in prepared]).mean()
 
     def measure(self, engine: Any, batch: Batch) -> Mapping[str, Tensor | float]:
         sums: dict[str, Tensor | float] = {}
         for part in self.parts(batch):
-            is_training_pair = torch.tensor([unit >= self.held_out for unit in part.units], device=self.editor.device)
-            for sigma, generators in measuring_levels(part.units):
-                pairs = self._noised(part, sigma, generators)
-                for name, values in self._losses(pairs, self._velocities(pairs)).items():
-                    for end, chosen in (("", ~is_training_pair), (TRAINING_PAIRS, is_training_pair)):
-                        total = values.double()[chosen].sum() / LEVELS
-                        sums[name + end] = sums.get(name + end, 0.0) + total
-            for end, count in (("", (~is_training_pair).sum()), (TRAINING_PAIRS, is_training_pair.sum())):
-                sums["pairs" + end] = sums.get("pairs" + end, 0.0) + count.double()
+            levels = [
+                self._measured(self._noised(part, sigma, generators))
+                for sigma, generators in measuring_levels(part.units)
+            ]
+            means = {name: torch.stack([level[name] for level in levels]).double().mean(0) for name in levels[0]}
+            loss = dpo_loss(means["margin"]) + self.settings.sft_weight * means.pop("preferred")
+            figures = {"loss": loss, "accuracy": ordered_share(means["margin"]), **means, "pairs": torch.ones_like(loss)}
+            is_training_pair = torch.tensor([unit >= self.held_out for unit in part.units], device=loss.device)
+            for name, values in figures.items():
+                for end, chosen in (("", ~is_training_pair), (TRAINING_PAIRS, is_training_pair)):
+                    sums[name + end] = sums.get(name + end, 0.0) + values[chosen].sum()
         return sums
 
     def figures(self, sums: dict[str, float]) -> dict[str, float]:
         """Return means over the held-out pairs, and with names that end in `_train` those over pairs of the training.
 
-        They are `loss`; `accuracy`, the share of pairs that the editor orders as the experts do, against its base;
+        A pair's margin is the mean over all noise levels: a likelihood is a mean over them, and one is mostly noise. The
+        figures are `loss`; `accuracy`, the share of pairs that the editor orders as the experts do, against its base;
         `margin`, the mean difference of implicit rewards; `distance` to the base, the mean squared difference of
         velocities; `preferred_change` and `rejected_change`, by how much the errors at these edits differ from the
         base's.
@@ -193,21 +194,29 @@ class PairTrainingTask(FlowTrainingTask):
             base = self.editor.velocity(x, sigma, condition, self.settings.guidance)
         return _NoisedPairs(picture, noise, sigma, x, condition, base)
 
+    def _errors(self, pairs: "_NoisedPairs", velocity: Tensor) -> "_PairErrors":
+        """Return the errors of velocities at B pairs, and the base's."""
+        preferred, rejected = flow_matching_loss(velocity, pairs.picture, pairs.noise).chunk(2)
+        return _PairErrors(preferred, rejected, *flow_matching_loss(pairs.base, pairs.picture, pairs.noise).chunk(2))
+
     def _velocities(self, pairs: "_NoisedPairs") -> Tensor:
         return self.editor.velocity(pairs.x, pairs.sigma, pairs.condition, self.settings.guidance)
 
-    def _losses(self, pairs: "_NoisedPairs", velocity: Tensor) -> dict[str, Tensor]:
-        """Return the loss and the figures of B pairs by name, each (B,)."""
-        preferred, rejected = flow_matching_loss(velocity, pairs.picture, pairs.noise).chunk(2)
-        preferred_base, rejected_base = flow_matching_loss(pairs.base, pairs.picture, pairs.noise).chunk(2)
-        margin = implicit_margin(preferred, preferred_base, rejected, rejected_base, self.settings.beta)
+    def _losses(self, pairs: "_NoisedPairs") -> Tensor:
+        """Return the losses of B pairs, (B,), with gradient."""
+        errors = self._errors(pairs, self._velocities(pairs))
+        return dpo_loss(errors.margin(self.settings.beta)) + self.settings.sft_weight * errors.preferred
+
+    def _measured(self, pairs: "_NoisedPairs") -> dict[str, Tensor]:
+        """Return what is measured of B pairs at one noise level, by name, each (B,)."""
+        velocity = self._velocities(pairs)
+        errors = self._errors(pairs, velocity)
         return {
-            "loss": dpo_loss(margin) + self.settings.sft_weight * preferred,
-            "accuracy": ordered_share(margin.detach()),
-            "margin": margin.detach(),
-            "distance": kl_to_base(velocity.detach(), pairs.base).unflatten(0, (2, -1)).mean(0),
-            "preferred_change": (preferred - preferred_base).detach(),
-            "rejected_change": (rejected - rejected_base).detach(),
+            "margin": errors.margin(self.settings.beta),
+            "distance": kl_to_base(velocity, pairs.base).unflatten(0, (2, -1)).mean(0),
+            "preferred": errors.preferred,
+            "preferred_change": errors.preferred - errors.preferred_base,
+            "rejected_change": errors.rejected - errors.rejected_base,
         }
 
     def _encode(self, group: PreferenceGroup, edits: Sequence[str]) -> None:
@@ -242,3 +251,15 @@ class _NoisedPairs(NamedTuple):
     condition: Conditioning
     base: Tensor
     """The frozen base's velocities at x."""
+
+
+class _PairErrors(NamedTuple):
+    """Errors at B pairs, each (B,)."""
+
+    preferred: Tensor
+    rejected: Tensor
+    preferred_base: Tensor
+    rejected_base: Tensor
+
+    def margin(self, beta: float) -> Tensor:
+        return implicit_margin(self.preferred, self.preferred_base, self.rejected, self.rejected_base, beta)
