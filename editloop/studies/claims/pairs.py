@@ -45,6 +45,8 @@ def dpo_on_pairs(work: PieceContext) -> Figures:
 def sft_on_best_labelled(work: PieceContext) -> Figures:
     """Fine-tune the base editor on the edit of each task that the experts rated best.
 
+    It makes as many steps as `dpo_on_pairs`, at the same learning rate.
+
     Args:
         work: Inputs of the piece.
 
@@ -52,12 +54,15 @@ def sft_on_best_labelled(work: PieceContext) -> Figures:
         The figures of `measure_editor`, and edits: the number of edits to learn.
     """
     edits = write_best_labelled(work.needs["world"] / FULL, work.folder / "labelled")
+    pairs = read_dpo_preset(work.settings.dpo_preset).training
     job = SftJob(
         edits=work.folder / "labelled",
         output=work.folder / "editor",
         editor=BASE,
         checkpoints=work.folder / "checkpoints",
-        settings=read_sft_preset(work.settings.sft_preset).changed(seed=work.seed),
+        settings=read_sft_preset(work.settings.sft_preset).changed(
+            steps=pairs.steps or 0, learning_rate=pairs.learning_rate, seed=work.seed
+        ),
         facts={},
     )
     return _trained("editloop.training.editor_sft.train", job, work) | {"edits": float(edits)}

@@ -196,8 +196,8 @@ CLAIMS = (
     Claim(
         8,
         "Of the same labels, the pairs themselves (DPO) lift the editor more than the best labelled edits (SFT).",
-        "Right edits after each use of the same experts' labels: DPO on all their pairs, SFT on the edit of each task "
-        "that they rated best, RL with the reward model that learnt from them (claim 1).",
+        "Right edits after each use of the same experts' labels: DPO on their pairs, SFT on the edit of each task that "
+        "they rated best in as many steps, RL with the reward model that learnt from them (claim 1).",
         (
             Contrast("DPO − SFT, right edits", PAIRS, LABELLED),
             Contrast("DPO − RL with the learnt reward, right edits", PAIRS, LEARNT, decides=False),

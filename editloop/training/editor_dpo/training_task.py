@@ -155,7 +155,12 @@ class PairTrainingTask(FlowTrainingTask):
             ]
             means = {name: torch.stack([level[name] for level in levels]).double().mean(0) for name in levels[0]}
             loss = dpo_loss(means["margin"]) + self.settings.sft_weight * means.pop("preferred")
-            figures = {"loss": loss, "accuracy": ordered_share(means["margin"]), **means, "pairs": torch.ones_like(loss)}
+            figures = {
+                "loss": loss,
+                "accuracy": ordered_share(means["margin"]),
+                **means,
+                "pairs": torch.ones_like(loss),
+            }
             is_training_pair = torch.tensor([unit >= self.held_out for unit in part.units], device=loss.device)
             for name, values in figures.items():
                 for end, chosen in (("", ~is_training_pair), (TRAINING_PAIRS, is_training_pair)):
