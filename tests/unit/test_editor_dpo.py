@@ -198,6 +198,9 @@ def test_figures_are_of_held_out_pairs_and_beside_them_of_the_trainings(tmp_path
     assert everything.keys() == names | {f"{name}_train" for name in names}
     assert everything["loss_train"] == pytest.approx(training["loss_train"] / 4, rel=1e-4)
     assert everything["margin"] != pytest.approx(everything["margin_train"])
+    with torch.no_grad():
+        one = {name: float(value) for name, value in task.measure(None, task.batch("validation", [2])).items()}
+    assert one["loss"] == pytest.approx(math.log1p(math.exp(-one["margin"])), rel=1e-5), "of the margin's mean"
     change = everything["preferred_change"] - everything["rejected_change"]
     assert everything["margin"] == pytest.approx(-50 * change, rel=1e-3)
     with torch.no_grad():

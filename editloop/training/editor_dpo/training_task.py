@@ -170,9 +170,9 @@ class PairTrainingTask(FlowTrainingTask):
     def figures(self, sums: dict[str, float]) -> dict[str, float]:
         """Return means over the held-out pairs, and with names that end in `_train` those over pairs of the training.
 
-        A pair's margin is the mean over all noise levels: a likelihood is a mean over them, and one is mostly noise. The
-        figures are `loss`; `accuracy`, the share of pairs that the editor orders as the experts do, against its base;
-        `margin`, the mean difference of implicit rewards; `distance` to the base, the mean squared difference of
+        A pair's margin is the mean over all noise levels: a likelihood is a mean over them, and one is mostly noise.
+        The figures are `loss`; `accuracy`, the share of pairs that the editor orders as the experts do, against its
+        base; `margin`, the mean difference of implicit rewards; `distance` to the base, the mean squared difference of
         velocities; `preferred_change` and `rejected_change`, by how much the errors at these edits differ from the
         base's.
 
