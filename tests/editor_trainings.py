@@ -1,4 +1,4 @@
-"""One rank that runs several editors' trainings, one after the other: RL where a job has it, supervised fine-tuning.
+"""One rank that runs several editors' trainings, one after the other: a job's by RL, on target edits and on pairs.
 
 torchrun --nproc-per-node 1 -m tests.editor_trainings jobs.json
 """
@@ -11,6 +11,8 @@ from typing import Any
 from unittest.mock import patch
 
 from editloop.training.distributed import end_rank, start_rank
+from editloop.training.editor_dpo import train as dpo
+from editloop.training.editor_dpo.settings import DpoJob
 from editloop.training.editor_rl import train as rl
 from editloop.training.editor_rl.settings import RlJob
 from editloop.training.editor_sft import train as sft
@@ -30,4 +32,6 @@ if __name__ == "__main__":
         if "rl" in jobs:
             within_one_rank(rl, RlJob.model_validate(jobs["rl"]))
         within_one_rank(sft, SftJob.model_validate(jobs["sft"]))
+        if "dpo" in jobs:
+            within_one_rank(dpo, DpoJob.model_validate(jobs["dpo"]))
     end_rank()

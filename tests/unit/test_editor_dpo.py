@@ -1,21 +1,17 @@
 """Learning from pairs: the loss by hand, the frozen reference, which pairs count in which order, what is refused."""
 
-import io
 import json
 import math
-from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from components.editor_dpo.declaration import EditorDpoParameters
 from components.editor_dpo.stage import learn_from_pairs, run_editor_dpo
-from editloop.content import complete_folder, read_manifest
+from editloop.content import read_manifest
 from editloop.datasets.preference_groups import read_groups
-from editloop.datasets.shards import ShardWriter
 from editloop.errors import EditLoopError
 from editloop.models.editors.opening import open_editor
 from editloop.settings_file import preset_names
@@ -29,43 +25,9 @@ from editloop.training.editor_dpo.training_task import PairTrainingTask
 from editloop.training.encoding_store import EncodingStore
 from editloop.training.flow_matching import flow_matching_loss, noised
 from editloop.training.flow_training import unit_generators
+from tests.pair_datasets import ORDERS, write_pairs
 
 pytestmark = pytest.mark.floats
-
-ORDERS = {("a", "b"): 1, ("a", "c"): 0, ("b", "c"): -1}
-"""Overall order of each pair of a task's edits: a over b, a and c tie, c over b."""
-CONFIDENCES = {("a", "b"): 0.9, ("a", "c"): 0.6, ("b", "c"): 0.7}
-
-
-def png(rng: np.random.Generator, side: int) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(np.tile(rng.integers(0, 256, (1, 1, 3), dtype=np.uint8), (side, side, 1))).save(out, "PNG")
-    return out.getvalue()
-
-
-def write_pairs(folder: Path, *, tasks: int = 3, side: int = 32, orders: dict[tuple[str, str], int] = ORDERS) -> Path:
-    """A dataset of so many tasks in each split, with three edits of one colour each."""
-    rng = np.random.default_rng(0)
-    with complete_folder(folder, {"judgements_sha256": "0" * 64}) as out:
-        for split in ("train", "validation", "test"):
-            with closing(ShardWriter(out, split, 1)) as writer:
-                for number in range(tasks):
-                    task, source = f"{split}-{number}", png(rng, side)
-                    shared = {"task_id": task, "name": "", "task_type": "add", "split": split, "instruction": "do it"}
-                    shared |= {"source": source, "target": None, "editor": "e", "vq_mean": 2.0, "ratings": 1}
-                    ratings = {"a": 3.0, "b": 1.0, "c": 3.0}
-                    rows = [
-                        shared | {"candidate_id": name, "image": png(rng, side), "if_mean": ratings[name]}
-                        for name in ratings
-                    ]
-                    pairs = [
-                        {"task_id": task, "a": a, "b": b, "overall_order": order, "confidence": CONFIDENCES[a, b]}
-                        | dict.fromkeys(("if_order", "vq_order"), order)
-                        | dict.fromkeys(("if_margin", "vq_margin", "if_confidence", "vq_confidence"), 0.5)
-                        for (a, b), order in orders.items()
-                    ]
-                    writer.add(rows, pairs)
-    return folder
 
 
 def settings(**changes: object) -> DpoSettings:
@@ -268,7 +230,7 @@ def test_what_cannot_be_learnt_is_refused_in_one_line_before_anything_starts(tmp
     good = write_pairs(tmp_path / "good")
     unsure = smallest.model_copy(update={"least_confidence": 0.95})
     assert "split train has no ordered pair (3 ties, 6 less certain" in refusal(good, unsure)
-    small = write_pairs(tmp_path / "small", side=16)
+    small = write_pairs(tmp_path / "small", shapes=[(16, 16)])
     message = refusal(small)
     assert "task train-0: its edits have 16x16 pixels, and this editor works at 32x32" in message
     assert "Set `area` of the preset to about 256" in message
@@ -279,7 +241,7 @@ def test_what_cannot_be_learnt_is_refused_in_one_line_before_anything_starts(tmp
 
 def test_an_edit_that_is_too_small_is_refused_when_it_is_encoded_too(tmp_path: Path) -> None:
     with pytest.raises(EditLoopError, match="train-0: its edits have 16x16 pixels"):
-        open_task(tmp_path, write_pairs(tmp_path / "small", side=16))
+        open_task(tmp_path, write_pairs(tmp_path / "small", shapes=[(16, 16)]))
 
 
 def test_a_dataset_and_the_version_of_another_are_refused(tmp_path: Path) -> None:
