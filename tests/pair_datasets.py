@@ -32,7 +32,12 @@ def write_pairs(
                 for number in range(tasks):
                     shape = shapes[number % len(shapes)]
                     shared = {"task_id": f"{split}-{number}", "name": "", "task_type": "add", "split": split}
-                    shared |= {"instruction": "do it", "source": _png(rng, shape), "target": None, "editor": "e"}
+                    shared |= {
+                        "instruction": 'make the circle "red"',
+                        "source": _png(rng, shape),
+                        "target": None,
+                        "editor": "e",
+                    }
                     rows = [
                         shared
                         | {"candidate_id": name, "image": _png(rng, shape)}
