@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from editloop.content import read_manifest
+from editloop.data.edits_file import read_edits
+from editloop.datasets.preference_groups import read_groups
 from editloop.errors import EditLoopError
 from editloop.studies.claims.catalogue import PIECES
 from editloop.studies.claims.claims import claim_record, complete_seeds, write_claims
+from editloop.studies.claims.pairs import LEARNT_SPLITS, write_best_labelled
 from editloop.studies.claims.running import (
     PiecesProgress,
     UnfinishedPieces,
@@ -31,6 +35,7 @@ from editloop.studies.claims.statistics import (
 from editloop.studies.claims.store import FIGURES, PieceCost, Store
 from editloop.studies.claims.worlds import TASKS, draw_seed, rate_few
 from editloop.studies.comparison.world import draw_candidates, rate_candidates
+from tests.pair_datasets import write_pairs
 
 RIGHT, BASE = PieceFigure("right", "tuned", "right"), PieceFigure("base", "base", "right")
 
@@ -57,6 +62,21 @@ def test_the_world_of_few_labels_grows_until_it_has_something_to_learn_from_and_
     assert twelve["validation"]["pairs"] == 0
     assert few["validation"]["groups"] == 1
     assert few["train"]["pairs"] >= twelve["train"]["pairs"] > 0
+
+
+def test_the_best_labelled_edit_of_each_task_is_its_target(tmp_path: Path) -> None:
+    """Of the splits that every use of the labels reads; of equal ratings the first."""
+    dataset = write_pairs(tmp_path / "dataset")
+    assert write_best_labelled(dataset, tmp_path / "labelled") == 6
+    rows = {row.id: row for row in read_edits(tmp_path / "labelled")}
+    assert rows.keys() == {f"{split}-{number}" for split in ("train", "validation") for number in range(3)}
+    for split in LEARNT_SPLITS:
+        for group in read_groups(dataset, split):
+            row = rows[group.task_id]
+            assert row.target is not None
+            assert row.instruction == group.instruction
+            for picture, path in ((group.source, row.source), (group.edits[0], row.target)):
+                np.testing.assert_array_equal(np.asarray(Image.open(path)), picture)
 
 
 def test_pieces_run_side_by_side_in_order_and_are_found_again(tmp_path: Path) -> None:
