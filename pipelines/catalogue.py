@@ -17,6 +17,7 @@ from components.candidates.declaration import CANDIDATES
 from components.collect.declaration import COLLECT
 from components.curate.declaration import CURATE
 from components.dataset.declaration import DATASET
+from components.editor_dpo.declaration import EDITOR_DPO
 from components.editor_eval.declaration import EDITOR_EVAL
 from components.editor_rl.declaration import EDITOR_RL
 from components.editor_sft.declaration import EDITOR_SFT
@@ -38,6 +39,7 @@ STAGES: dict[str, Stage] = {
         PROMOTE,
         CURATE,
         EDITOR_SFT,
+        EDITOR_DPO,
         EDITOR_RL,
         EDITOR_EVAL,
     )
@@ -310,6 +312,27 @@ _CURATE_EDITOR = Pipeline(
     outputs={"curated": "curate.curated", "tuned": "editor_sft.tuned", "evaluation": "editor_eval.evaluation"},
     fields=("gate", "image_editor", "judge", "preset", "registered_name"),
 )
+_LEARN_FROM_PAIRS = Pipeline(
+    "learn-from-pairs",
+    "Train the editor on the pairs of a complete campaign, without a reward model, and compare it with its base.",
+    imports=(
+        Import("candidates", "campaign", "Name or key of a complete campaign that collect-preferences opened."),
+        Import("campaign", "campaign", "Name or key of a complete campaign.", "Artifact"),
+        Import("heldout", "edits_held_out", "Edits folder to compare on, by name or address."),
+    ),
+    steps=(
+        Step(COLLECT, {"campaign": "campaign", "candidates": "candidates"}),
+        Step(DATASET, {"judgements": "collect.judgements", "candidates": "candidates"}),
+        Step(EDITOR_DPO, {"dataset": "dataset.dataset", "version": "dataset.version"}, {"editor": "image_editor"}),
+        Step(
+            EDITOR_EVAL,
+            {"heldout": "heldout", "tuned": "editor_dpo.tuned"},
+            {"base": "image_editor", "name": "registered_name"},
+        ),
+    ),
+    outputs={"tuned": "editor_dpo.tuned", "evaluation": "editor_eval.evaluation"},
+    fields=("gate", "image_editor", "preset", "registered_name"),
+)
 _IMPROVE_EDITOR = Pipeline(
     "improve-editor",
     "Improve the editor by online RL with the champion reward model, and compare it with its base.",
@@ -329,6 +352,7 @@ _IMPROVE_EDITOR = Pipeline(
     fields=("gate", "image_editor", "preset", "registered_name", "reward"),
 )
 PIPELINES: dict[str, Pipeline] = {
-    pipeline.name: pipeline for pipeline in (_COLLECT_PREFERENCES, _TRAIN_REWARD, _CURATE_EDITOR, _IMPROVE_EDITOR)
+    pipeline.name: pipeline
+    for pipeline in (_COLLECT_PREFERENCES, _TRAIN_REWARD, _CURATE_EDITOR, _LEARN_FROM_PAIRS, _IMPROVE_EDITOR)
 }
 """Every pipeline by its name, in the loop's order."""

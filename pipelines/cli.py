@@ -132,7 +132,7 @@ app.add_typer(dataset_app, name="dataset", rich_help_panel=DATA)
 @app.command("run", rich_help_panel=TRAIN, add_help_option=False)
 def run_command(
     context: typer.Context,
-    pipeline: Annotated[str, typer.Argument(help="For example train-reward, curate-editor or improve-editor.")] = "",
+    pipeline: Annotated[str, typer.Argument(help="For example train-reward, learn-from-pairs or improve-editor.")] = "",
     argument: Annotated[
         list[str], typer.Option("--set", help="name=value of a pipeline parameter; may be repeated.")
     ] = [],  # noqa: B006

@@ -17,6 +17,11 @@ SOURCES = {
     "collect-preferences": {"edits": f"{EDITS}/judged"},
     "train-reward": {"candidates": f"{FOLDER}/candidates", "campaign": f"{FOLDER}/annotate"},
     "curate-editor": {"edits": f"{EDITS}/judged", "heldout": f"{EDITS}/heldout"},
+    "learn-from-pairs": {
+        "candidates": f"{FOLDER}/candidates",
+        "campaign": f"{FOLDER}/annotate",
+        "heldout": f"{EDITS}/heldout",
+    },
     "improve-editor": {"prompts": f"{EDITS}/prompts", "heldout": f"{EDITS}/heldout"},
 }
 """Where each pipeline's imports are, by pipeline and import."""

@@ -127,6 +127,49 @@ def curate_editor_preflight(
 
 
 @dsl.component(base_image=DEFAULT_IMAGE, install_kfp_package=False)
+def learn_from_pairs_preflight(
+    campaign: str,
+    edits_held_out: str,
+    gate: str = "editor",
+    image_editor: str = "tiny-editor",
+    preset: str = "tiny",
+    registered_name: str = "editor",
+    settings: str = "",
+) -> NamedTuple(  # type: ignore[valid-type]  # KFP's way to name outputs
+    "Outputs",
+    [
+        ("candidates_uri", str),
+        ("candidates_sha256", str),
+        ("campaign_uri", str),
+        ("campaign_sha256", str),
+        ("heldout_uri", str),
+        ("heldout_sha256", str),
+        ("collect", dict),
+        ("dataset", dict),
+        ("editor_dpo", dict),
+        ("editor_eval", dict),
+    ],
+):
+    """Check the settings of learn-from-pairs, and find its inputs.
+
+    Args:
+        campaign: Name or key of a complete campaign.
+        edits_held_out: Edits folder to compare on, by name or address.
+        gate: The gate that an editor must pass to be promoted: a shipped one (editor, open), or the path of a YAML file.
+        image_editor: The editor to start from: a diffusers folder, a shipped name, models:/editor@champion, or in a run form the name of a registered editor, which means its champion.
+        preset: Preset of the training: one shipped with `editloop.training.editor_dpo`, or the path of a YAML file.
+        registered_name: Name in the registry.
+        settings: Everything else, as YAML: parameters by stage ({reward: {epochs: 8}}), `seed` for all stages, and `run_key`: runs of one key are one piece of work.
+    """
+    arguments = dict(locals())
+    from editloop.lineage.step import end_in_one_line
+    from pipelines.preflight import preflight_outputs
+
+    with end_in_one_line():
+        return preflight_outputs("learn-from-pairs", arguments)
+
+
+@dsl.component(base_image=DEFAULT_IMAGE, install_kfp_package=False)
 def improve_editor_preflight(
     edits_held_out: str,
     edits_to_practise: str,

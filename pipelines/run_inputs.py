@@ -18,7 +18,13 @@ from infra.settings import service_settings
 
 EDITS_FILE = "edits.jsonl"
 MODELS = "models:/"
-EDITOR_PARAMETERS = {"candidates": "editor", "editor_sft": "editor", "editor_rl": "editor", "editor_eval": "base"}
+EDITOR_PARAMETERS = {
+    "candidates": "editor",
+    "editor_sft": "editor",
+    "editor_dpo": "editor",
+    "editor_rl": "editor",
+    "editor_eval": "base",
+}
 """Parameter that names an editor, by stage."""
 MODEL_PARAMETERS = ("editor", "base", "reward", "judge", "champion", "watch")
 """Parameters that may hold addresses of registered models, separated by spaces."""

@@ -9,6 +9,7 @@ from components.annotate.declaration import AnnotateParameters
 from components.benchmark.declaration import BenchmarkParameters
 from components.candidates.declaration import CandidatesParameters
 from components.curate.declaration import CurateParameters
+from components.editor_dpo.declaration import EditorDpoParameters
 from components.editor_eval.declaration import EditorEvalParameters
 from components.editor_rl.declaration import EditorRlParameters
 from components.editor_sft.declaration import EditorSftParameters
@@ -45,6 +46,7 @@ class LoopSettings(StageParameters):
     benchmark: BenchmarkParameters
     curate: CurateParameters
     editor_sft: EditorSftParameters
+    editor_dpo: EditorDpoParameters
     editor_rl: EditorRlParameters
     editor_eval: EditorEvalParameters
 
@@ -94,6 +96,7 @@ SMALLEST = _changed(
     benchmark={"gate": "open"},
     curate={"best": 16},
     editor_sft={"preset": "smallest", "processes": 1},
+    editor_dpo={"preset": "smallest", "processes": 1},
     editor_rl={"preset": "smallest", "processes": 1},
     editor_eval={"steps": 4, "gate": "open"},
 )

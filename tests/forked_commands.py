@@ -36,6 +36,7 @@ PRELOADED = (
     "editloop.training.edit_reward.train",
     "editloop.training.editor_rl.train",
     "editloop.training.editor_sft.train",
+    "editloop.training.editor_dpo.train",
     "deepspeed.runtime.zero.stage3",
     "mlflow",
     "torch.distributed.run",

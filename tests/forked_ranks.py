@@ -12,7 +12,8 @@ import runpy
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -27,6 +28,7 @@ PRELOADED = (
     "editloop.training.edit_score.train",
     "editloop.training.editor_rl.train",
     "editloop.training.editor_sft.train",
+    "editloop.training.editor_dpo.train",
     "editloop.models.editors.opening",
     "editloop.scoring.opening",
     "deepspeed.runtime.zero.muon.original_muon",  # imported by each engine, and compiles at its import
@@ -123,3 +125,20 @@ def _run_rank(module: str, arguments: list[str], variables: dict[str, str], log:
     os.dup2(output, 2)
     sys.argv[1:] = arguments
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def killed_soon(checkpoints: Path) -> Callable[..., None]:
+    """In the place of a stage's `launch`: all ranks killed soon after the first checkpoint below `checkpoints`."""
+
+    def launch(module: str, job_file: Path, *, processes: int) -> None:
+        log = checkpoints.parent / "killed.log"
+        ranks = start_ranks(module, [str(job_file)], processes, log)
+        while not list(checkpoints.glob("*/step-*/manifest.json")):
+            assert all(rank.is_alive() for rank in ranks), log.read_text()
+            time.sleep(0.01)
+        for rank in ranks:
+            rank.kill()
+            rank.join()
+        raise EditLoopError("killed")
+
+    return launch

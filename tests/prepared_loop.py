@@ -25,7 +25,7 @@ from components.reward.declaration import RewardParameters
 from editloop.content import complete_folder, read_manifest, write_file, write_json
 from editloop.data.picture_file import store_png
 from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
-from editloop.lineage import registry
+from editloop.lineage import registry, tracking
 from editloop.lineage.editor_registration import register_editor
 from editloop.lineage.stage import StageParameters
 from editloop.lineage.step import run_step
@@ -232,3 +232,16 @@ def environment(variables: dict[str, str]) -> Iterator[None]:
     """The variables set for the while."""
     with patch.dict(os.environ, variables):
         yield
+
+
+@contextmanager
+def another_tag(name: str, key: str) -> Iterator[None]:
+    """A tag of the champion of a name is another one for the while."""
+    version = registry.find_version(f"models:/{name}@champion")
+    assert version is not None
+    api = tracking.client()
+    api.set_model_version_tag(name, version.version, key, "0" * 64)
+    try:
+        yield
+    finally:
+        api.set_model_version_tag(name, version.version, key, version.tags[key])

@@ -23,6 +23,7 @@ MODULES = (
     f"{REWARD}.losses",
     "editloop.training.edit_score.sft",
     "editloop.training.edit_score.targets",
+    "editloop.training.editor_dpo.pair_loss",
     "editloop.training.flow_matching",
     "editloop.models.edit_reward.calibration",
     "editloop.models.editors.solvers",

@@ -20,5 +20,5 @@ COLLECT = Stage(
         StageFile("candidates", "Tasks and candidate edits, as stage candidates wrote them."),
     ),
     outputs=(StageFile("output", "The experts' judgements.", "judgements"),),
-    pipelines=("train-reward",),
+    pipelines=("train-reward", "learn-from-pairs"),
 )

@@ -30,5 +30,5 @@ DATASET = Stage(
         StageFile("output", "Preference pairs, versioned.", "dataset"),
         StageFile("version", "The version in the dataset repository, a JSON file.", type="Artifact"),
     ),
-    pipelines=("train-reward",),
+    pipelines=("train-reward", "learn-from-pairs"),
 )

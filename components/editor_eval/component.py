@@ -20,7 +20,7 @@ def editor_eval(
 
     Args:
         heldout: Edits folder of held-out tasks, which the editor never saw.
-        tuned: The tuned editor, as stage editor_sft or editor_rl wrote it.
+        tuned: The tuned editor, as stage editor_sft, editor_dpo or editor_rl wrote it.
         evaluation: Base against tuned editor, and the gate's verdict.
         promotion: What the registry did, a JSON file.
         metrics: Figures for the UI.

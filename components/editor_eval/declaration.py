@@ -40,12 +40,14 @@ EDITOR_EVAL = Stage(
     parameters=EditorEvalParameters,
     inputs=(
         StageFile("edits", "Edits folder of held-out tasks, which the editor never saw.", "heldout"),
-        StageFile("editor", "The tuned editor, as stage editor_sft or editor_rl wrote it.", "tuned", "Model"),
+        StageFile(
+            "editor", "The tuned editor, as stage editor_sft, editor_dpo or editor_rl wrote it.", "tuned", "Model"
+        ),
     ),
     outputs=(
         StageFile("output", "Base against tuned editor, and the gate's verdict.", "evaluation", "Artifact"),
         StageFile("promotion", "What the registry did, a JSON file.", type="Artifact", is_optional=True),
     ),
-    pipelines=("improve-editor", "curate-editor"),
+    pipelines=("improve-editor", "curate-editor", "learn-from-pairs"),
     takes_run=True,
 )

@@ -52,7 +52,7 @@ def run_editor_eval(
 
     Args:
         edits: Edits folder of the held-out tasks.
-        editor: Folder that stage editor_rl or editor_sft wrote.
+        editor: Folder that stage editor_sft, editor_dpo or editor_rl wrote.
         output: Folder to write: `evaluation.json`, `gate.json`, `contact-sheet.png`, `page.html`, the contact
             sheet's images with `contact-sheet.json`, and `benchmarks/SUITE` with the result of each benchmark.
         parameters: The stage's parameters.
@@ -78,7 +78,7 @@ def run_editor_eval(
             f"{edits}: {len(without)} held-out rows have no target, {without[0]!r} first, and gate {parameters.gate} "
             "counts right edits; give each row one, or a gate without right_edits that names independent judges."
         )
-    reward_sha256 = str(read_manifest(editor)["facts"].get("reward_sha256"))
+    reward_sha256 = str(read_manifest(editor)["facts"].get("reward_sha256", ""))  # none where pairs taught it
     opinions = second_opinions(settings.independent, rows, reward_sha256)
     benchmarks = open_benchmarks(settings.benchmarks, reward_sha256)
     models = {"base": open_editor(parameters.base), "tuned": open_editor(editor / "editor")}

@@ -33,19 +33,20 @@ def resized(picture: Image.Image | Picture, size: tuple[int, int]) -> Picture:
     return _at_size(image, size, Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS)
 
 
-def resampled(image: Image.Image, size: tuple[int, int]) -> Picture:
+def resampled(picture: Image.Image | Picture, size: tuple[int, int]) -> Picture:
     """Return the RGB pixels of an image at the size that an editor works at. The aspect ratio is not kept.
 
     It is interpolated by Lanczos, as in the pipelines of OmniGen2 and of diffusers. An image of that size stays as it
     is.
 
     Args:
-        image: The image.
+        picture: A Pillow image, or uint8 (height, width, 3).
         size: (height, width) in pixels.
 
     Returns:
         RGB pixels, (height, width, 3).
     """
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     return _at_size(image, size, Image.Resampling.LANCZOS)
 
 

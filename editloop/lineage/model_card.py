@@ -11,7 +11,7 @@ KINDS = {
     "edit-reward": "A reward model (EditReward): it gives each edit a score and its uncertainty, axis by axis.",
     "edit-score": "A reward model (EditScore): it writes its reasons for an edit, and scores an axis from them.",
     "editor": "An image editor: it changes a picture as an instruction says. A reward model taught it, by RL on "
-    "its scores or by the edits that it chose.",
+    "its scores or by the edits that it chose, or experts did, by their pairs.",
 }
 LIMITS = {
     "edit-reward": (
@@ -20,7 +20,7 @@ LIMITS = {
         "Figures hold for the suites above and pictures like theirs; on others measure first.",
     ),
     "editor": (
-        "It was tuned towards one reward model, and may have learnt what that model overrates.",
+        "It was tuned towards one reward model or some experts, and may have learnt what these overrate.",
         "Figures hold for held-out tasks like those above; on others measure first.",
     ),
 }

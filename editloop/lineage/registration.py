@@ -14,7 +14,7 @@ from editloop.lineage.promotion import promote_version
 
 REPORTS = {"benchmark_sha256": "benchmark.json", "evaluation_sha256": "evaluation.json"}
 """File of figures in an evidence folder, by the tag (after "editloop.") with the folder's sha256."""
-EDITOR_STAGES = ("editor_sft", "editor_rl")
+EDITOR_STAGES = ("editor_sft", "editor_dpo", "editor_rl")
 """Stages that train an editor."""
 TRAINING = ("base", "base_sha256", "editor", "preset", "algorithm", "seed")
 """Facts of a model's manifest that its card lists, besides the settings of the training."""

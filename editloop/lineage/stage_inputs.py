@@ -9,7 +9,7 @@ FOLDERS = {
     "campaign": FolderKind("stage annotate", ("campaign.json", "pages.jsonl")),
     "candidates": FolderKind("stage candidates", ("tasks.jsonl", "images")),
     "dataset": FolderKind("stage dataset or `editloop teacher import`"),
-    "editor": FolderKind("stage editor_sft or editor_rl", ("editor",)),
+    "editor": FolderKind("stage editor_sft, editor_dpo or editor_rl", ("editor",)),
     "judgements": FolderKind("stage collect or `editloop ratings import`", ("judgements.jsonl", "summary.json")),
     "model": FolderKind("stage reward"),
 }

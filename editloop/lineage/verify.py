@@ -3,7 +3,7 @@
 Each link is looked up where it is kept (registry, runs, dataset repository) and compared by content.
 """
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from editloop.datasets.votes import Votes
 from editloop.lineage import registry
@@ -19,6 +19,10 @@ from editloop.lineage.model_links import (
 )
 from editloop.lineage.registration import EDITOR_STAGES
 from editloop.lineage.registry import TAINTED
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
 
 
 class JudgementLinks(Protocol):
@@ -91,15 +95,26 @@ def _walk(chain: Chain, model: str, judgement_links: JudgementLinks) -> None:
         tuned = str(tags.get("editloop.output.output"))
         gate = evidence_links(chain, version, record, "editor_eval", "evaluation_sha256", editor=tuned)
         independent_link(chain, gate)
-        curated = tags["editloop.stage"] == "editor_sft"
-        taught_by = curated_links(chain, version, run) if curated else tags.get("editloop.reward_sha256")
-        reward = version.tags.get("editloop.reward", "")
-        teacher = look_up("reward model", lambda: registry.find_version(reward)) if reward else None
-        if teacher is None or teacher.tags.get("editloop.sha256") != taught_by:
-            raise Gap(f"reward model: run {run.info.run_id} learnt from {taught_by}, which is not {reward or 'named'}")
-        chain.add("reward model", f"{reward} ({taught_by})")
-        _walk(chain, reward, judgement_links)
-        return
-    evidence_links(chain, version, record, "benchmark", "benchmark_sha256", model=sha256)
+        if tags["editloop.stage"] != "editor_dpo":
+            _walk(chain, _reward_link(chain, version, run), judgement_links)
+            return
+    else:
+        evidence_links(chain, version, record, "benchmark", "benchmark_sha256", model=sha256)
     facts, votes = dataset_links(chain, version, run)
     judgement_links(chain, facts, votes)
+
+
+def _reward_link(chain: Chain, version: "ModelVersion", run: "Run") -> str:
+    """Add the reward model that taught an editor, with the edits that it chose where it chose any; return its address.
+
+    Raises:
+        Gap: A link is missing or does not hold.
+    """
+    curated = run.data.tags["editloop.stage"] == "editor_sft"
+    taught_by = curated_links(chain, version, run) if curated else run.data.tags.get("editloop.reward_sha256")
+    reward = str(version.tags.get("editloop.reward", ""))
+    teacher = look_up("reward model", lambda: registry.find_version(reward)) if reward else None
+    if teacher is None or teacher.tags.get("editloop.sha256") != taught_by:
+        raise Gap(f"reward model: run {run.info.run_id} learnt from {taught_by}, which is not {reward or 'named'}")
+    chain.add("reward model", f"{reward} ({taught_by})")
+    return reward

@@ -3,7 +3,6 @@ back to the people who taught the judge."""
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -31,9 +30,10 @@ from infra.services import Services
 from pipelines.catalogue import STAGES
 from pipelines.verify import verify
 from tests import prepared_loop
-from tests.forked_ranks import start_ranks
+from tests.forked_ranks import killed_soon
 from tests.prepared_loop import (
     Loop,
+    another_tag,
     environment,
     prepare,
     promoted,
@@ -56,23 +56,6 @@ def shipped_reward(dataset: Path, output: Path, parameters: RewardParameters) ->
         shipped = Path(str(files("editloop.models.edit_reward"))) / "weights" / "tiny-reward"
         shutil.copytree(shipped, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
     return {"loss": 0.5}
-
-
-def killed_soon(checkpoints: Path) -> Callable[..., None]:
-    """In the place of `launch`: all ranks killed soon after the first checkpoint."""
-
-    def launch(module: str, job_file: Path, *, processes: int) -> None:
-        log = checkpoints.parent / "killed.log"
-        ranks = start_ranks(module, [str(job_file)], processes, log)
-        while not list(checkpoints.glob("*/step-*/manifest.json")):
-            assert all(rank.is_alive() for rank in ranks), log.read_text()
-            time.sleep(0.01)
-        for rank in ranks:
-            rank.kill()
-            rank.join()
-        raise EditLoopError("killed")
-
-    return launch
 
 
 @pytest.fixture(scope="module")
@@ -166,17 +149,6 @@ def test_the_editor_leads_back_to_the_people_who_taught_its_judge(loop: Loop) ->
 
 
 @contextmanager
-def another_tag(key: str) -> Iterator[None]:
-    version = registry.find_version(TUNED)
-    api = tracking.client()
-    api.set_model_version_tag(EDITOR, version.version, key, "0" * 64)
-    try:
-        yield
-    finally:
-        api.set_model_version_tag(EDITOR, version.version, key, version.tags[key])
-
-
-@contextmanager
 def deleted(stage: str) -> Iterator[None]:
     (run,) = tracking.find_runs(pipeline_run=RUN, stage=stage)
     tracking.client().delete_run(run.info.run_id)
@@ -187,10 +159,10 @@ def deleted(stage: str) -> Iterator[None]:
 
 
 FAULTS: dict[str, tuple[str, Callable[[], AbstractContextManager[None]]]] = {
-    "other edits": ("curated edits", partial(another_tag, "editloop.dataset_sha256")),
-    "another commit": ("DVC revision", partial(another_tag, "editloop.dvc_rev")),
+    "other edits": ("curated edits", partial(another_tag, EDITOR, "editloop.dataset_sha256")),
+    "another commit": ("DVC revision", partial(another_tag, EDITOR, "editloop.dvc_rev")),
     "no curation": ("curate run", partial(deleted, "curate")),
-    "another judge": ("reward model", partial(another_tag, "editloop.reward")),
+    "another judge": ("reward model", partial(another_tag, EDITOR, "editloop.reward")),
 }
 
 

@@ -16,11 +16,11 @@ from tests.forked_commands import forked_commands
 pytestmark = pytest.mark.timeout(600)
 TOP = Path(__file__).parents[2]
 STAGES = list(yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"])
-EVALUATIONS = ("editor_eval", "editor_eval_of_curate_editor")
+EVALUATIONS = ("editor_eval", "editor_eval_of_curate_editor", "editor_eval_of_learn_from_pairs")
 PARAMETERS = SMALLEST.model_copy(
     update={
         name: getattr(SMALLEST, name).model_copy(update={"processes": 1})
-        for name in ("reward", "editor_sft", "editor_rl")
+        for name in ("reward", "editor_sft", "editor_dpo", "editor_rl")
     }
 )
 
@@ -87,7 +87,7 @@ def test_the_loop_by_dvc(project):
     values["editor_eval"]["steps"] += 1
     (project / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     before = evaluations(project)
-    assert sorted(stages_run(run(project, "dvc", "repro"))) == ["editor_eval", "editor_eval_of_curate_editor"]
+    assert sorted(stages_run(run(project, "dvc", "repro"))) == sorted(EVALUATIONS)
     after = evaluations(project)
     told = json.loads(run(project, "dvc", "metrics", "diff", "--json"))
     assert told == {name: difference(before[name], after[name]) for name in before}
@@ -136,6 +136,7 @@ def plots(project):
         ("reward model, accuracy on validation pairs", "reward", "accuracy"),
         ("editor, share of right edits on practice tasks", "editor_rl", "right"),
         ("editor, loss on held-out curated edits", "editor_sft", "loss"),
+        ("editor, accuracy on held-out pairs", "editor_dpo", "accuracy"),
     ):
         (plot,) = shown[title]
         values = plot["content"]["data"]["values"]

@@ -1,8 +1,9 @@
-"""Each kind of editor learns by RL and by supervised fine-tuning, from a folder that `from_pretrained` reads."""
+"""Each kind of editor learns by RL, on target edits and on pairs, from a folder that `from_pretrained` reads."""
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from safetensors.torch import load_file
 
 from editloop.data.edits_file import read_edits
 from editloop.models.editors.opening import open_editor
+from editloop.training.editor_dpo.settings import DpoJob, DpoSettings, read_dpo_preset
 from editloop.training.editor_rl.settings import RlJob, read_rl_preset
 from editloop.training.editor_sft.settings import SftJob, SftSettings, read_sft_preset
 from tests.forked_ranks import run_ranks
+from tests.pair_datasets import write_pairs
 from tests.tiny_editors import KINDS, write_tiny_editor
 
 GRPO = {"name": "flow-grpo", "window_range": 3}
@@ -53,7 +56,7 @@ SHAPES = [(32, 64), (64, 32), (32, 64), (32, 64), (64, 32), (64, 32), (32, 64), 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("trained")
-    edits = _edits(root / "edits")
+    edits, pairs = _edits(root / "edits"), write_pairs(root / "pairs", tasks=len(SHAPES), shapes=SHAPES)
     jobs = []
     for kind, changes in TRAININGS.items():
         editor = str(write_tiny_editor(kind, root / kind))
@@ -82,7 +85,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             settings=SftSettings.model_validate(read_sft_preset("smallest").model_dump() | MEMORY | {"area": 1024}),
             facts={},
         )
-        jobs.append({"rl": rl.model_dump(mode="json"), "sft": sft.model_dump(mode="json")})
+        dpo = DpoJob(
+            dataset=pairs,
+            output=root / f"{kind}-dpo",
+            editor=editor,
+            checkpoints=root / f"{kind}-dpo-checkpoints",
+            settings=_dpo_settings(changes),
+            facts={},
+        )
+        jobs.append({name: job.model_dump(mode="json") for name, job in (("rl", rl), ("sft", sft), ("dpo", dpo))})
     (root / "jobs.json").write_text(json.dumps(jobs))
     run_ranks("tests.editor_trainings", [str(root / "jobs.json")], 1, root / "ranks.log")
     return root
@@ -92,7 +103,16 @@ def test_every_kind_of_editor_is_trained() -> None:
     assert set(TRAININGS) == set(KINDS)
 
 
-@pytest.mark.parametrize("way", ["rl", "sft"])
+def _dpo_settings(changes: dict[str, Any]) -> DpoSettings:
+    """As an editor is trained by RL, as far as both have the settings; its loss falls within three steps."""
+    preset = read_dpo_preset("smallest").model_dump()
+    names = ("adapter", "precision", "gradient_checkpointing")
+    preset["training"] |= {name: changes[name] for name in names if name in changes}
+    told = {"area": 1024, "guidance": changes["guidance"] or 1.0, "beta": 1.0, "sft_weight": 100.0}
+    return DpoSettings.model_validate(preset | MEMORY | told)
+
+
+@pytest.mark.parametrize("way", ["rl", "sft", "dpo"])
 @pytest.mark.parametrize("kind", TRAININGS)
 def test_three_steps_change_the_editor_and_stay_finite(trained: Path, kind: str, way: str) -> None:
     steps = json.loads((trained / f"{kind}-{way}" / "training.json").read_text())["steps"]
@@ -100,8 +120,8 @@ def test_three_steps_change_the_editor_and_stay_finite(trained: Path, kind: str,
     assert all(np.isfinite(step["loss"]) for step in steps)
     before, after = open_editor(trained / kind), open_editor(trained / f"{kind}-{way}" / "editor")
     encodings = list((trained / f"{kind}-{way}-checkpoints").glob("encodings/*/*.safetensors"))
-    shapes = {tuple(load_file(path)["source"].shape) for path in encodings}
-    area = 1024 if way == "sft" else TRAININGS[kind].get("area")
+    shapes = {tuple(parts["source"].shape) for parts in map(load_file, encodings) if "source" in parts}
+    area = TRAININGS[kind].get("area") if way == "rl" else 1024
     rows, columns = before.grid(before.size_for(32, 64, area))
     assert len(encodings) >= 3
     assert {shape[1] for shape in shapes} == {rows * columns}
@@ -109,9 +129,9 @@ def test_three_steps_change_the_editor_and_stay_finite(trained: Path, kind: str,
     old, new = before.network.state_dict(), after.network.state_dict()
     assert old.keys() == new.keys()
     assert all(bool(weight.isfinite().all()) for weight in new.values())
-    read_as = torch.bfloat16 if way == "rl" and TRAININGS[kind].get("precision") == "bf16" else torch.float32
+    read_as = torch.bfloat16 if way != "sft" and TRAININGS[kind].get("precision") == "bf16" else torch.float32
     changed = {name for name, weight in old.items() if not torch.equal(weight.to(read_as).float(), new[name])}
-    is_whole = way == "rl" and TRAININGS[kind].get("adapter", {}) is None
+    is_whole = way != "sft" and TRAININGS[kind].get("adapter", {}) is None
     trained_weights = set(old) if is_whole else {f"{layer}.weight" for layer in before.adapter_layers()}
     assert changed == _read_by_the_velocity(kind, trained_weights)
     for name, weight in before.pipeline.vae.state_dict().items():

@@ -14,6 +14,7 @@ def _unit(*names: str) -> tuple[str, ...]:
 TESTS = {
     f"{RL}/advantages.py": _unit("rl_advantages"),
     f"{TRAINING}/flow_matching.py": _unit("rl_losses"),
+    f"{TRAINING}/editor_dpo/pair_loss.py": _unit("editor_dpo"),
     f"{RL}/guards.py": _unit("rl_stopping"),
     f"{RL}/nft.py": _unit("rl_losses"),
     f"{RL}/policy_loss.py": _unit("rl_losses"),

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from editloop.content import read_manifest
+from editloop.data.edits_file import read_edits
+from editloop.datasets.preference_groups import read_groups
 from editloop.errors import EditLoopError
 from editloop.studies.claims.catalogue import PIECES
 from editloop.studies.claims.claims import claim_record, complete_seeds, write_claims
+from editloop.studies.claims.pairs import LEARNT_SPLITS, write_best_labelled
 from editloop.studies.claims.running import (
     PiecesProgress,
     UnfinishedPieces,
@@ -31,6 +35,7 @@ from editloop.studies.claims.statistics import (
 from editloop.studies.claims.store import FIGURES, PieceCost, Store
 from editloop.studies.claims.worlds import TASKS, draw_seed, rate_few
 from editloop.studies.comparison.world import draw_candidates, rate_candidates
+from tests.pair_datasets import write_pairs
 
 RIGHT, BASE = PieceFigure("right", "tuned", "right"), PieceFigure("base", "base", "right")
 
@@ -57,6 +62,21 @@ def test_the_world_of_few_labels_grows_until_it_has_something_to_learn_from_and_
     assert twelve["validation"]["pairs"] == 0
     assert few["validation"]["groups"] == 1
     assert few["train"]["pairs"] >= twelve["train"]["pairs"] > 0
+
+
+def test_the_best_labelled_edit_of_each_task_is_its_target(tmp_path: Path) -> None:
+    """Of the splits that every use of the labels reads; of equal ratings the first."""
+    dataset = write_pairs(tmp_path / "dataset")
+    assert write_best_labelled(dataset, tmp_path / "labelled") == 6
+    rows = {row.id: row for row in read_edits(tmp_path / "labelled")}
+    assert rows.keys() == {f"{split}-{number}" for split in ("train", "validation") for number in range(3)}
+    for split in LEARNT_SPLITS:
+        for group in read_groups(dataset, split):
+            row = rows[group.task_id]
+            assert row.target is not None
+            assert row.instruction == group.instruction
+            for picture, path in ((group.source, row.source), (group.edits[0], row.target)):
+                np.testing.assert_array_equal(np.asarray(Image.open(path)), picture)
 
 
 def test_pieces_run_side_by_side_in_order_and_are_found_again(tmp_path: Path) -> None:
@@ -208,7 +228,7 @@ def test_every_figure_of_a_claim_has_its_piece() -> None:
         assert set(claim.pieces) <= set(PIECES), claim.number
         assert any(contrast.decides for contrast in claim.contrasts)
         assert all(len(trace.figures) == len(claim.places) for trace in claim.traces)
-    assert [claim.number for claim in CLAIMS] == [1, 2, 3, 4, 5, 6, 7]
+    assert [claim.number for claim in CLAIMS] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_what_pieces_need_and_depend_on_is_there() -> None:
@@ -226,11 +246,11 @@ def test_the_page_tells_what_is_known_and_says_what_is_not(tmp_path: Path) -> No
         figures = {"accuracy": 0.6, "accuracy_avg": 0.6 + gain, "within_group": 0.3, "within_group_avg": float("nan")}
         one.keep("score", seed, figures, PieceCost(60.0, 50.0))
     found = write_claims(one, 3)
-    assert [claim["verdict"] for claim in found["claims"]] == [*["not measured"] * 3, "held", *["not measured"] * 3]
+    assert [claim["verdict"] for claim in found["claims"]] == [*["not measured"] * 3, "held", *["not measured"] * 4]
     assert json.loads((tmp_path / "claims.json").read_text())["claims"][3]["seeds"] == 3
     page = (tmp_path / "page.html").read_text()
     assert "+6.0 points (+3.5 to +8.5)" in page
-    assert page.count("No seed has all") == 6
+    assert page.count("No seed has all") == 7
     assert "3 pieces took 3 minutes, one after the other, and 2 of a processor." in page
     assert "<script" not in page
     written = (tmp_path / "claims.md").read_text()
@@ -242,5 +262,5 @@ def test_the_page_tells_what_is_known_and_says_what_is_not(tmp_path: Path) -> No
 def test_numbers_of_claims_that_are_not_there_are_refused(tmp_path: Path) -> None:
     from editloop.studies.claims.claims import plan_claims
 
-    with pytest.raises(EditLoopError, match="claims 8: there are 1, 2, 3, 4, 5, 6, 7"):
-        plan_claims(Store(tmp_path, STANDARD), [1, 8], 1, 2)
+    with pytest.raises(EditLoopError, match="claims 9: there are 1, 2, 3, 4, 5, 6, 7, 8"):
+        plan_claims(Store(tmp_path, STANDARD), [1, 9], 1, 2)

@@ -17,9 +17,10 @@ from editloop.models.editors.protocol import Conditioning
 from editloop.settings_file import preset_names
 from editloop.training.distributed import step_seed
 from editloop.training.editor_sft.settings import PRESETS, SftSettings, read_sft_preset
-from editloop.training.editor_sft.training_task import EditTrainingTask, _seed, split_rows
+from editloop.training.editor_sft.training_task import EditTrainingTask, split_rows
 from editloop.training.encoding_store import EncodingStore
 from editloop.training.flow_matching import flow_matching_loss, noised
+from editloop.training.flow_training import unit_generators
 
 pytestmark = pytest.mark.floats
 
@@ -74,7 +75,7 @@ def test_a_loss_is_that_of_its_tasks_one_by_one(editor, tmp_path):
         found = lesson.loss(None, lesson.batch("train", [3, 0, 4]))
         parts = [lesson.loss(None, lesson.batch("train", [unit])) for unit in (3, 0, 4)]
         assert float(found) == pytest.approx(float(torch.stack(parts).mean()), rel=1e-5)
-        drawn = torch.Generator().manual_seed(_seed(2, 3))
+        (drawn,) = unit_generators(2, [3])
         sigma, size = torch.rand(1, generator=drawn), (32, 32)
         noise = editor.noise(1, size, drawn)
         source, target = (np.asarray(Image.open(path))[None] for path in (rows[3].source, rows[3].target))

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.editor_dpo.declaration import EditorDpoParameters
+from components.editor_dpo.stage import run_editor_dpo
 from components.editor_rl.declaration import EditorRlParameters
 from components.editor_rl.stage import run_editor_rl
 from components.editor_sft.declaration import EditorSftParameters
@@ -35,7 +37,7 @@ class StepInterruptedError(Exception):
 
 
 def _inputs(folder: Path) -> None:
-    """A dataset, an edits folder with targets, and the version of the latter."""
+    """A dataset, an edits folder with targets, and the version of each."""
     with complete_folder(folder / "dataset", {"pairs": 3}) as out:
         (out / "rows.txt").write_text("three pairs")
     rng = np.random.default_rng(0)
@@ -47,8 +49,9 @@ def _inputs(folder: Path) -> None:
             line = {"id": f"{row}", "instruction": f"edit {row}", "source": f"source-{row}.png"}
             lines.append(json.dumps(line | {"target": f"target-{row}.png"}))
         (out / "edits.jsonl").write_text("\n".join(lines))
-    version = {"sha256": read_manifest(folder / "edits")["sha256"], "tag": "t", "repo": "r", "dvc_rev": "c"}
-    (folder / "version.json").write_text(json.dumps(version))
+    for name in ("edits", "dataset"):
+        version = {"sha256": read_manifest(folder / name)["sha256"], "tag": "t", "repo": "r", "dvc_rev": "c"}
+        (folder / f"{name}-version.json").write_text(json.dumps(version))
 
 
 def _reward(preset: str) -> Stage:
@@ -59,7 +62,10 @@ STAGES: dict[str, Stage] = {
     "reward": _reward("editreward-tiny"),
     "reward of edit-score": _reward("editscore-tiny"),
     "editor_sft": lambda data, output, seed: run_editor_sft(
-        data / "edits", data / "version.json", output, EditorSftParameters(seed=seed)
+        data / "edits", data / "edits-version.json", output, EditorSftParameters(seed=seed)
+    ),
+    "editor_dpo": lambda data, output, seed: run_editor_dpo(
+        data / "dataset", data / "dataset-version.json", output, EditorDpoParameters(seed=seed)
     ),
     "editor_rl": lambda data, output, seed: run_editor_rl(data / "edits", output, EditorRlParameters(seed=seed)),
 }
@@ -81,6 +87,7 @@ def job_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     teacher = RewardSource("/models/champion", "edit-reward", "0" * 64, Path("/models/champion"))
     monkeypatch.setattr("editloop.training.editor_rl.reward_source.champion_reward_source", lambda reward: teacher)
     monkeypatch.setattr("editloop.training.editor_rl.preflight.check_job", lambda *job: None)
+    monkeypatch.setattr("editloop.training.editor_dpo.preflight.check_training", lambda *job: {"pairs": 3})
     return names
 
 

@@ -3,7 +3,7 @@
 from functools import partial
 
 from editloop.evaluation.editors import ORACLE
-from editloop.studies.claims import curation, reinforcement, rewards, scaling, worlds
+from editloop.studies.claims import curation, pairs, reinforcement, rewards, scaling, worlds
 from editloop.studies.claims.reinforcement import rl_again_with_reward, rl_with_reward
 from editloop.studies.claims.rewards import REGRESSION, SHARED, train_reward_on
 from editloop.studies.claims.store import Piece
@@ -43,6 +43,8 @@ _PIECES = (
         for share in curation.SHARES
     ),
     Piece("sft-random", curation.sft_on_random, 40, ("world", "triples"), ("sft_preset", "steps")),
+    Piece("dpo-pairs", pairs.dpo_on_pairs, 80, ("world",), ("dpo_preset", "steps")),
+    Piece("sft-labelled", pairs.sft_on_best_labelled, 55, ("world",), ("sft_preset", "dpo_preset", "steps")),
     Piece("second-world", worlds.make_second_world, 45, ("rl-learnt",), ("tasks",)),
     Piece("second-reward", rewards.second_reward, 95, ("second-world", "reward-full"), REWARD),
     Piece(

@@ -6,10 +6,15 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from editloop.settings_file import FrozenModel
+from editloop.training.editor_dpo.settings import read_dpo_preset
 from editloop.training.editor_rl.settings import read_rl_preset
 from editloop.training.editor_sft.settings import read_sft_preset
 
-PRESETS: dict[str, Callable[[str], BaseModel]] = {"rl_preset": read_rl_preset, "sft_preset": read_sft_preset}
+PRESETS: dict[str, Callable[[str], BaseModel]] = {
+    "rl_preset": read_rl_preset,
+    "sft_preset": read_sft_preset,
+    "dpo_preset": read_dpo_preset,
+}
 """Settings that name a preset or a YAML file, with the functions that read them."""
 
 
@@ -42,6 +47,8 @@ class ClaimsSettings(FrozenModel):
     """Noisy triples from which curation selects."""
     sft_preset: str = "tiny"
     """Preset of every supervised fine-tuning: a shipped name or a YAML file."""
+    dpo_preset: str = "tiny"
+    """Preset of every training on pairs: a shipped name or a YAML file."""
 
     def of(self, names: tuple[str, ...]) -> dict[str, Any]:
         """Return settings as JSON values, for a piece's content address. Presets are given by their content.
@@ -71,6 +78,7 @@ SMALLEST = ClaimsSettings(
     best_of_tasks=8,
     triples=32,
     sft_preset="smallest",
+    dpo_preset="smallest",
 )
 """The smallest settings: they check that all parts work, and measure nothing."""
 SIZES = {"standard": STANDARD, "smallest": SMALLEST}

@@ -58,6 +58,8 @@ FEWEST = _right(f"best-scored {SHARES[0]:.0%}", best_name(SHARES[0]))
 RANDOM = _right(f"random {PUBLISHED:.0%}", "sft-random")
 SECOND = _right("second round", "rl-second")
 AGAIN = _right("as much RL again, first reward", "rl-again")
+PAIRS = _right("trained on the pairs (DPO)", "dpo-pairs")
+LABELLED = _right("fine-tuned on the best labelled edits (SFT)", "sft-labelled")
 WITHIN = "within_group"
 
 CLAIMS = (
@@ -190,5 +192,19 @@ CLAIMS = (
             ),
         ),
         (BASE, LEARNT, AGAIN, SECOND),
+    ),
+    Claim(
+        8,
+        "Of the same labels, the pairs themselves (DPO) lift the editor more than the best labelled edits (SFT).",
+        "Right edits after each use of the same experts' labels: DPO on their pairs, SFT on the edit of each task that "
+        "they rated best in as many steps, RL with the reward model that learnt from them (claim 1).",
+        (
+            Contrast("DPO − SFT, right edits", PAIRS, LABELLED),
+            Contrast("DPO − RL with the learnt reward, right edits", PAIRS, LEARNT, decides=False),
+            Contrast("DPO − base, right edits", PAIRS, BASE, decides=False),
+            Contrast("SFT − base, right edits", LABELLED, BASE, decides=False),
+            Contrast("RL − base, right edits", LEARNT, BASE, decides=False),
+        ),
+        (BASE, PAIRS, LABELLED, LEARNT),
     ),
 )

@@ -1,47 +1,36 @@
-"""Training task of an editor's supervised fine-tuning. A unit is a task with its target; the loss is flow matching's.
-
-A batch may hold images of several sizes. They go through the network size by size. Tasks are encoded before the first
-step, each by one rank of a machine. From then on only the network is needed.
-"""
+"""Training task of an editor's supervised fine-tuning. A unit is a task with its target, the loss flow matching's."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from editloop.content import sha256_json
 from editloop.data.edits_file import EditRow
 from editloop.data.held_out import hold_out
 from editloop.data.picture_file import load_image, upright_size
 from editloop.data.picture_size import resampled
 from editloop.errors import EditLoopError
-from editloop.models.backbones.spreading import is_spread
-from editloop.models.editors.protocol import Conditioning, Editor, join_conditions
+from editloop.models.editors.protocol import Conditioning, Editor
 from editloop.models.editors.sampling import group_by_size, working_picture
 from editloop.models.editors.settings import Size
-from editloop.training.distributed import all_reduce_max, step_seed
+from editloop.training.distributed import step_seed
 from editloop.training.editor_sft.settings import SftSettings
 from editloop.training.encoding_store import EncodingStore, encoding_key
-from editloop.training.flow_matching import flow_matching_loss, logit_normal_levels, noised, shifted, uniform_levels
-from editloop.training.training_task import Batch, ParameterGroup, Split
+from editloop.training.flow_matching import flow_matching_loss, noised
+from editloop.training.flow_training import (
+    LEVELS,
+    EncodedUnit,
+    EncodedUnits,
+    FlowTrainingTask,
+    measuring_levels,
+    unit_generators,
+)
+from editloop.training.training_task import Batch, Split
 
-LEVELS = 4
-"""Number of evenly spread noise levels at which a held-out task is measured, the same at every evaluation."""
-
-
-UNITS, TARGETS = "units", "targets"
-"""Names under which a batch and a stored encoding have more than the parts of the conditioning."""
-
-
-class EncodedTasks(NamedTuple):
-    """Tasks of one size, on the rank's device."""
-
-    units: list[int]
-    targets: Tensor
-    """Latents of the targets, (B, S, C)."""
-    condition: Conditioning
+TARGETS = "targets"
+"""Name of a unit's picture."""
 
 
 class StoredTask(NamedTuple):
@@ -51,8 +40,10 @@ class StoredTask(NamedTuple):
     key: str
 
 
-class EditTrainingTask:
+class EditTrainingTask(FlowTrainingTask):
     """An editor and the edits that it learns."""
+
+    pictures: ClassVar[tuple[str, ...]] = (TARGETS,)
 
     def __init__(
         self,
@@ -73,13 +64,9 @@ class EditTrainingTask:
             store: Where encodings are kept.
             dtype: Type in which encodings are kept; None for that in which they were computed.
         """
-        self.editor, self.splits, self.settings, self.trained = editor, splits, settings, trained
-        self.store, self.dtype = store, dtype
-        self.model = editor.network
+        super().__init__(editor, settings, trained, store, dtype)
+        self.splits = splits
         self._stored_tasks: dict[str, StoredTask] = {}
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        return [ParameterGroup(self.trained, 1.0)]
 
     def count(self, split: Split) -> int:
         return len(self.splits[split])
@@ -104,21 +91,10 @@ class EditTrainingTask:
             for start in range(0, len(new), most):
                 self._encode(new[start : start + most])
 
-    def batch(self, split: Split, units: Sequence[int]) -> Batch:
-        rows = [self.splits[split][unit] for unit in units]
-        indices_by_size: dict[Size, list[int]] = {}
-        for index, row in enumerate(rows):
-            indices_by_size.setdefault(self._stored(row).size, []).append(index)
-        tensors: dict[str, Tensor] = {}
-        for size, indices in indices_by_size.items():
-            tasks = [dict(self.store.get(self._stored(rows[index]).key)) for index in indices]
-            parts = {
-                UNITS: torch.tensor([units[index] for index in indices]),
-                TARGETS: torch.cat([task.pop(TARGETS) for task in tasks]),
-                **join_conditions([Conditioning(size, task) for task in tasks]).parts,
-            }
-            tensors |= {f"{size[0]}x{size[1]} {name}": part for name, part in parts.items()}
-        return Batch(tensors, float(len(units)), len(units))
+    def encoded(self, split: Split, unit: int) -> EncodedUnit:
+        size, key = self._stored(self.splits[split][unit])
+        tensors = dict(self.store.get(key))
+        return EncodedUnit({TARGETS: tensors.pop(TARGETS)}, Conditioning(size, tensors))
 
     def loss(self, engine: Any, batch: Batch) -> Tensor:
         """Return the mean loss over the batch's tasks. Each task's noise depends on the step and the task alone.
@@ -129,53 +105,37 @@ class EditTrainingTask:
         """
         seed = step_seed()
         losses = []
-        for size, part in self._passes(batch):
-            drawn = [torch.Generator().manual_seed(_seed(seed, unit)) for unit in part.units]
-            draw = uniform_levels if self.settings.noise_levels == "uniform" else logit_normal_levels
-            sigma = torch.cat([draw(1, generator) for generator in drawn])
-            losses.append(self._losses(size, part, shifted(sigma, self.settings.shift), drawn))
-        every, tasks = torch.cat(losses), sum(len(part.units) for part in _parts(batch).values())
+        for part in self.passes(batch):
+            generators = unit_generators(seed, part.units)
+            losses.append(self._losses(part, self.drawn_levels(generators), generators))
+        every, tasks = torch.cat(losses), sum(len(part.units) for part in self.parts(batch))
         return every[:tasks].mean() + 0.0 * every[tasks:].sum()
 
     def measure(self, engine: Any, batch: Batch) -> Mapping[str, Tensor | float]:
         total = torch.zeros((), dtype=torch.float64, device=self.editor.device)
-        sizes = len(_parts(batch))
-        for index, (size, part) in enumerate(self._passes(batch)):
-            for level in range(LEVELS):
-                drawn = [torch.Generator().manual_seed(_seed(level, unit)) for unit in part.units]
-                sigma = torch.full((len(part.units),), (level + 0.5) / LEVELS)
-                losses = self._losses(size, part, sigma, drawn)
+        sizes = len(self.parts(batch))
+        for index, part in enumerate(self.passes(batch)):
+            for sigma, generators in measuring_levels(part.units):
+                losses = self._losses(part, sigma, generators)
                 total += losses.sum() if index < sizes else 0.0
         return {"loss": total / LEVELS, "edits": float(batch.edits)}
 
     def figures(self, sums: dict[str, float]) -> dict[str, float]:
-        """Return the mean squared error of the velocity on held-out tasks, over evenly spread noise levels.
+        """Return `loss`, the mean over all held-out tasks and noise levels.
 
         Args:
             sums: Sums of `measure` over the split.
         """
         return {"loss": sums["loss"] / sums["edits"]}
 
-    def _passes(self, batch: Batch) -> list[tuple[Size, EncodedTasks]]:
-        """Return the tasks of a batch by their size, one pass through the network each.
-
-        Where weights are spread over the ranks, all must make the same number of passes: a rank with fewer sizes than
-        another repeats its first, which then counts nothing.
-        """
-        passes = list(_parts(batch).items())
-        if is_spread(next(self.model.parameters())):
-            passes += passes[:1] * (all_reduce_max(len(passes)) - len(passes))
-        return passes
-
-    def _losses(self, size: Size, tasks: EncodedTasks, sigma: Tensor, drawn: Sequence[torch.Generator]) -> Tensor:
+    def _losses(self, part: EncodedUnits, sigma: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Return the losses (B,) of tasks of one size at noise levels sigma (B,).
 
         Each task's noise comes from its own generator.
         """
-        picture = tasks.targets.float()
-        noise = torch.cat([self.editor.noise(1, size, generator) for generator in drawn])
-        sigma = sigma.to(picture.device)
-        velocity = self.editor.velocity(noised(picture, noise, sigma), sigma, tasks.condition, self.settings.guidance)
+        picture = part.pictures[TARGETS].float()
+        noise, sigma = self.noise(part.condition.size, generators), sigma.to(picture.device)
+        velocity = self.editor.velocity(noised(picture, noise, sigma), sigma, part.condition, self.settings.guidance)
         return flow_matching_loss(velocity, picture, noise)
 
     def _encode(self, rows: Sequence[EditRow]) -> None:
@@ -226,21 +186,3 @@ def _target(row: EditRow) -> Any:
     if row.target is None:
         raise EditLoopError(f"task {row.id}: it has no target; an edit to learn has its right result as `target`.")
     return row.target
-
-
-def _parts(batch: Batch) -> dict[Size, EncodedTasks]:
-    """Return the tasks of a batch by their size."""
-    parts_by_size: dict[Size, dict[str, Tensor]] = {}
-    for key, value in batch.tensors.items():
-        name, _, part = key.partition(" ")
-        height, width = (int(side) for side in name.split("x"))
-        parts_by_size.setdefault((height, width), {})[part] = value
-    return {
-        size: EncodedTasks(parts.pop(UNITS).tolist(), parts.pop(TARGETS), Conditioning(size, parts))
-        for size, parts in parts_by_size.items()
-    }
-
-
-def _seed(draw: int, unit: int) -> int:
-    """Return the seed of a task's noise in a draw, below 2^60."""
-    return int(sha256_json([draw, unit])[:15], 16)
