@@ -49,6 +49,9 @@ RAMP_STEPS = 17
 SAME_COLOURS = 2
 """Levels of 255. Versions of sRGB's profile differ by up to so many: they change nothing that can be seen."""
 
+STORED_LEVEL = 1
+"""zlib's level of stored images: 30 to 60 % of the default level's time, and 8 to 12 % more bytes, on photographs."""
+
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 """What Pillow's decoders raise on broken bytes."""
 
@@ -151,17 +154,16 @@ def png_bytes(image: Image.Image, **options: int) -> bytes:
     return buffer.getvalue()
 
 
-def store_png(image: Image.Image, folder: Path, **options: int) -> str:
+def store_png(image: Image.Image, folder: Path) -> str:
     """Write an image as `<identity>.png`, so that equal images are one file, and return the identity.
 
     Args:
         image: An RGB image.
         folder: The folder to write into; created where it is missing.
-        **options: Pillow's options of the format.
     """
     sha256 = picture_sha256(image)
     folder.mkdir(exist_ok=True)
-    (folder / f"{sha256}.png").write_bytes(png_bytes(image, **options))
+    (folder / f"{sha256}.png").write_bytes(png_bytes(image, compress_level=STORED_LEVEL))
     return sha256
 
 

@@ -64,7 +64,7 @@ def make_photographs(folder: Path) -> Path:
     """A candidates folder of large pictures; the second instruction is an attack."""
 
     def put(picture: Image.Image) -> str:
-        return store_png(picture, images, compress_level=1)
+        return store_png(picture, images)
 
     with complete_folder(folder) as work_dir:
         images, rows = work_dir / "images", []

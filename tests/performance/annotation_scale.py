@@ -60,7 +60,7 @@ def draw_candidates(target: Path, tasks: int, seed: int = 0) -> None:
 
     def picture(folder: Path) -> str:
         drawn = Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8))
-        return store_png(drawn, folder / "images", compress_level=0)
+        return store_png(drawn, folder / "images")
 
     with complete_folder(target) as folder, (folder / "tasks.jsonl").open("w") as lines:
         (folder / "images").mkdir()

@@ -13,6 +13,7 @@ from tests.performance import (
     editor_suite_speed,
     export_scale,
     gate_speed,
+    import_scale,
     leak_scale,
     lineage_scale,
     loader_speed,
@@ -159,6 +160,7 @@ SCALES: tuple[Scale, ...] = (
         loader_speed.LONGEST_SECONDS,
         loader_speed.MOST_MEGABYTES,
     ),
+    import_scale.scale(),
     Scale(
         "leak scale: 200,000 training pictures against 3,000 of a suite",
         leak_scale.checking,

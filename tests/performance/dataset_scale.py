@@ -63,7 +63,7 @@ def _candidates(target: Path, tasks: int) -> None:
 
 def _picture(folder: Path, rng: np.random.Generator) -> str:
     picture = Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8))
-    return store_png(picture, folder / "images", compress_level=1)
+    return store_png(picture, folder / "images")
 
 
 def _judgements(target: Path, candidates: Path) -> None:

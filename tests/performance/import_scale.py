@@ -1,0 +1,146 @@
+"""Import of EditReward's published layout: parquet with PNG files of 512 pixels inside, read, stored and rated.
+
+    python -m tests.performance.import_scale            # 3,000 rows, in a process of its own
+    python -m tests.performance.import_scale 20000      # so many rows: twenty minutes
+
+The plain way decodes and encodes the same distinct pictures on as many threads, and does nothing else.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from annotation.formats.editreward_import import import_pairs
+from editloop.data.picture_file import STORED_LEVEL, png_bytes, read_picture
+from tests.performance.bench import Benchmark, Scale, peak_megabytes
+
+SIDE, ROWS, PAIRS_OF_A_TASK, ROW_GROUP = 512, 3000, 3, 100
+"""Of each task's four edits three pairs: five pictures for three rows, as the data set's 76,000 for 170,772."""
+SPEED_ROWS = 600
+LONGEST_SECONDS, MOST_MEGABYTES = 5 * ROWS / PAIRS_OF_A_TASK / 60, 1500
+"""60 pictures a second."""
+RATIO = 1 / 1.3
+"""At most 1.3 times as long as decoding and encoding alone."""
+
+
+@cache
+def base() -> np.ndarray[Any, np.dtype[np.float64]]:
+    """A smooth scene under a camera's noise."""
+    rng = np.random.default_rng(0)
+    shapes = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    smooth = np.asarray(shapes.resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float64)
+    return smooth + rng.normal(0, 4, smooth.shape)
+
+
+def picture(number: int) -> bytes:
+    """A PNG file that no other number has."""
+    return png_bytes(Image.fromarray(np.roll(base(), number, (0, 1)).clip(0, 255).astype(np.uint8)), compress_level=1)
+
+
+def rows(count: int) -> Iterator[dict[str, Any]]:
+    for number in range(count):
+        task, pair = divmod(number, PAIRS_OF_A_TASK)
+        sides: dict[str, Any] = {}
+        for side, place, (following, quality) in (
+            ("left", 1 + pair, (4.0 - pair, 3.0)),
+            ("right", 2 + pair, (1.0, 1.0)),
+        ):
+            sides |= {
+                f"{side}_output_image": {"bytes": picture(5 * task + place), "path": None},
+                f"{side}_model": f"editor-{place}",
+                f"{side}_overall_score": following + quality,
+                f"{side}_instruction_following_score": following,
+                f"{side}_quality_aesthetic_score": quality,
+            }
+        source = {"bytes": picture(5 * task), "path": None}
+        yield {"instruction": f"Edit {task}.", "source_img": source, "vote_type": "leftvote"} | sides
+
+
+def write_rows(path: Path, count: int) -> None:
+    writer = None
+    pending: list[dict[str, Any]] = []
+    for row in rows(count):
+        pending.append(row)
+        if len(pending) == ROW_GROUP:
+            table = pa.Table.from_pylist(pending)
+            writer = writer or pq.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+            pending = []
+    if pending:
+        table = pa.Table.from_pylist(pending)
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    assert writer is not None
+    writer.close()
+
+
+def recode(file: bytes) -> int:
+    return len(png_bytes(read_picture(file, "picture"), compress_level=STORED_LEVEL))
+
+
+def speed() -> Benchmark:
+    @cache
+    def file() -> Path:
+        folder = tempfile.mkdtemp()
+        write_rows(Path(folder) / "rows.parquet", SPEED_ROWS)
+        return Path(folder) / "rows.parquet"
+
+    @cache
+    def files() -> list[bytes]:
+        table = pq.read_table(file())
+        columns = ("source_img", "left_output_image", "right_output_image")
+        return sorted({cell["bytes"] for name in columns for cell in table[name].to_pylist()})
+
+    def plain() -> None:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(recode, files()))
+
+    def ours() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            import_pairs(file(), Path(folder) / "candidates", Path(folder) / "judgements")
+
+    name = f"import: {SPEED_ROWS} pairs as published, against decoding and encoding their pictures alone"
+    return Benchmark(name, plain, ours, RATIO)
+
+
+def importing(count: int = ROWS) -> dict[str, float]:
+    """Import so many rows in a process of its own: {"seconds", "megabytes" (its peak), "pictures_a_second"}."""
+    with tempfile.TemporaryDirectory() as place:
+        write_rows(Path(place) / "rows.parquet", count)
+        command = [sys.executable, "-m", "tests.performance.import_scale", "--here", place]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _import(folder: Path) -> dict[str, float]:
+    began = time.perf_counter()
+    import_pairs(folder / "rows.parquet", folder / "candidates", folder / "judgements")
+    seconds = time.perf_counter() - began
+    pictures = sum(1 for _ in (folder / "candidates" / "images").iterdir())
+    return {"seconds": seconds, "megabytes": peak_megabytes(), "pictures_a_second": pictures / seconds}
+
+
+def scale() -> Scale:
+    name = f"import scale: {ROWS:,} pairs of 512 px as published, 60 pictures a second"
+    return Scale(name, importing, LONGEST_SECONDS, MOST_MEGABYTES)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--here"]:
+        print(json.dumps(_import(Path(sys.argv[2]))))
+    else:
+        print(json.dumps(importing(*map(int, sys.argv[1:]))))
