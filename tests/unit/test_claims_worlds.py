@@ -8,14 +8,18 @@ import pytest
 
 from editloop.content import read_manifest
 from editloop.data.candidates_folder import read_tasks
+from editloop.models.edit_reward.model import shipped_reward
+from editloop.models.editors.opening import find_editor
 from editloop.studies.claims import rounds
 from editloop.studies.claims.disagreement import KEPT, choose_disagreeing, most_disagreeing
 from editloop.studies.claims.ordering import axes_disagree, count_ordered
+from editloop.studies.claims.reinforcement import BASE
 from editloop.studies.claims.rewards import MODEL
 from editloop.studies.claims.settings import SMALLEST
 from editloop.studies.claims.store import PieceContext
-from editloop.studies.claims.worlds import FULL, draw_seed
+from editloop.studies.claims.worlds import draw_seed, rate_few
 from editloop.studies.comparison.world import draw_candidates, oracle_candidate_scores, rate_candidates
+from editloop.studies.world.scenes import write_edits
 
 
 def test_clear_pairs_are_counted_once_and_ties_and_missing_scores_are_no_order() -> None:
@@ -52,7 +56,8 @@ def test_chosen_candidates_disagree_more_than_those_left_out(tmp_path: Path) -> 
     drawn = draw_candidates(tmp_path, tasks=8, seed=draw_seed(0, 0))
     choose_disagreeing(drawn, tmp_path / "chosen")
     before, after = (
-        [oracle_candidate_scores(folder, task) for task in read_tasks(folder)] for folder in (drawn, tmp_path / "chosen")
+        [oracle_candidate_scores(folder, task) for task in read_tasks(folder)]
+        for folder in (drawn, tmp_path / "chosen")
     )
     assert {len(scores) for scores in after} == {KEPT}
 
@@ -63,3 +68,51 @@ def test_chosen_candidates_disagree_more_than_those_left_out(tmp_path: Path) -> 
     assert disagreeing(after) > disagreeing(before)
     rate_candidates(tmp_path / "chosen", tmp_path / "rated", seed=0)
     assert read_manifest(tmp_path / "rated")["facts"]["groups"] == 8
+
+
+@pytest.fixture(scope="module")
+def first_round(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A first round in which the shipped models stand in for the trained ones."""
+    folder = tmp_path_factory.mktemp("first-round")
+    reward, labels, editor = folder / "reward", folder / "reward" / rounds.LABELS, folder / "editor-piece" / "editor"
+    labels.parent.mkdir()
+    editor.mkdir(parents=True)
+    (reward / MODEL).symlink_to(shipped_reward("tiny-reward") or "", target_is_directory=True)
+    (editor / "editor").symlink_to(find_editor(BASE), target_is_directory=True)
+    rate_few(draw_candidates(folder, tasks=14, seed=draw_seed(0, 0)), labels, seed=0, first=12)
+    return {"world": folder, "round-1-reward": reward, "round-1": folder / "editor-piece"}
+
+
+def test_both_second_rounds_ask_for_as_many_labels_and_only_the_active_one_shows_the_tuned_editor(
+    first_round: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "_train_and_measure", lambda work, variant: {})
+    labels, editors, proposals = {}, {}, {}
+    for name, train in (("active", rounds.train_second_reward), ("passive", rounds.train_passive_reward)):
+        work = PieceContext(tmp_path / name, 0, SMALLEST, first_round)
+        work.folder.mkdir()
+        train(work)
+        labels[name] = read_manifest(work.folder / rounds.LABELS)["facts"]
+        editors[name] = {
+            candidate.editor for task in read_tasks(work.folder / "pages") for candidate in task.candidates
+        }
+        proposals[name] = json.loads((work.folder / "pages" / "proposal.json").read_text())
+    tuned = str(first_round["round-1"] / "editor" / "editor")
+    assert labels["active"]["groups"] == labels["passive"]["groups"] == SMALLEST.second_labels
+    assert labels["active"]["pairs"] == labels["passive"]["pairs"] == 6 * SMALLEST.second_labels
+    assert tuned in editors["active"]
+    assert tuned not in editors["passive"]
+    assert BASE in editors["passive"]
+    assert sum(page["at_random"] for page in proposals["active"]) == 2, "pages are not chosen by information"
+    assert all(page["at_random"] for page in proposals["passive"])
+
+
+def test_a_reward_s_errors_are_counted_on_the_edits_of_both_editors(
+    first_round: dict[str, Path], tmp_path: Path
+) -> None:
+    write_edits(first_round["world"] / "held-out", 6, draw_seed(0, 2))
+    needs = first_round | {"round-2-reward": first_round["round-1-reward"]}
+    figures = rounds.measure_round_errors(PieceContext(tmp_path, 0, SMALLEST, needs))
+    assert sorted(figures) == ["first_on_base", "first_on_tuned", "second_on_base", "second_on_tuned"]
+    assert 0 < figures["first_on_base"] < 1
+    assert figures["first_on_base"] == figures["first_on_tuned"] == figures["second_on_tuned"], "the same models here"
