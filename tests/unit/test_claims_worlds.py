@@ -31,11 +31,13 @@ def test_clear_pairs_are_counted_once_and_ties_and_missing_scores_are_no_order()
 
 
 def test_only_the_chosen_pairs_are_counted() -> None:
-    following, quality = np.array([0.9, 0.2, 0.9]), np.array([0.1, 0.6, 0.15])
+    following, quality = np.array([0.9, 0.2, 0.9, 0.1]), np.array([0.1, 0.6, 0.15, 0.05])
     disagree = axes_disagree(following, quality)
-    np.testing.assert_array_equal(disagree, [[0, 1, 0], [1, 0, 1], [0, 1, 0]])
-    truth = (following + quality) / 2  # 0.5, 0.4, 0.525
-    assert count_ordered(np.array([0.0, 0.0, 1.0]), truth, disagree) == (1, 1)
+    np.testing.assert_array_equal(disagree, [[0, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]])
+    truth = (following + quality) / 2  # 0.5, 0.4, 0.525, 0.075: four clear pairs
+    scores = np.array([0.0, 0.0, 1.0, 2.0])
+    assert count_ordered(scores, truth) == (1, 4)
+    assert count_ordered(scores, truth, disagree) == (1, 1)
 
 
 def test_the_axes_of_a_pair_disagree_only_by_more_than_a_clear_gap_each() -> None:

@@ -51,7 +51,7 @@ _PIECES = (
         Piece(
             name,
             partial(disagreement.train_on_disagreeing, variant=variant),
-            40,
+            35,
             ("disagreeing-world",),
             ("disagreeing_epochs",),
         )
@@ -62,7 +62,7 @@ _PIECES = (
         )
     ),
     Piece("round-0", reinforcement.measure_untuned, 15, ("world",), ("steps",)),
-    Piece("round-1-reward", rounds.train_first_reward, 25, ("world",), (*REWARD, "first_labels")),
+    Piece("round-1-reward", rounds.train_first_reward, 15, ("world",), (*REWARD, "first_labels")),
     Piece("round-1", partial(rl_of_round, reward="round-1-reward"), 60, ("world", "round-1-reward"), ROUND),
     Piece(
         "round-1-again",
@@ -74,7 +74,7 @@ _PIECES = (
     Piece(
         "round-2-reward",
         rounds.train_second_reward,
-        50,
+        40,
         ("world", "round-1-reward", "round-1"),
         (*REWARD, "second_labels", "second_pool"),
     ),

@@ -152,9 +152,10 @@ CLAIMS = (
     Claim(
         5,
         "Heads of several axes with uncertainty beat one shared head, which beats regression.",
-        "Clear held-out pairs in order, in a world whose axes disagree: of each task's edits, experts see the four "
-        "that trade most of the one axis for the other. Few labels, one of four experts at random; the published loss, "
-        "in which an overall tie whose axes disagree becomes two samples; the same data, epochs and seed for each.",
+        "Clear held-out pairs in order; the same data, epochs and seed for each. In this world the axes disagree: of "
+        "each task's edits, experts see the four that trade most of the one axis for the other. Labels are few, one of "
+        "four experts rates at random, and the loss is the published one, in which an overall tie whose axes disagree "
+        "becomes two samples. The design was chosen on a seed that is not measured here.",
         (
             Contrast("a head an axis − shared head", HEADS, SHARED),
             Contrast("shared head − regression", SHARED, REGRESSION),
@@ -198,9 +199,10 @@ CLAIMS = (
     Claim(
         7,
         "A second round (candidates from the tuned editor, new labels, new reward, RL again) lifts further.",
-        "Right edits after a second round, minus after the first, and minus after as much RL with the first reward, "
-        "which few labels taught. In the second round experts see edits by the tuned editor that an ensemble on the "
-        "first labels disagrees about. As many passive labels: random pages of the base editor's edits.",
+        "Right edits after the second round, minus after the first, and minus after as much RL with the first reward, "
+        "which few labels taught. In the second round experts see edits by the tuned editor about which an ensemble "
+        "on the first labels disagrees. As many passive labels: random pages of the base editor's edits. The design "
+        "was chosen on a seed that is not measured here.",
         (
             Contrast("second round − first, right edits", SECOND, FIRST),
             Contrast("second round − as much RL with the first reward", SECOND, AGAIN),
