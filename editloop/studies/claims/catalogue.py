@@ -3,13 +3,14 @@
 from functools import partial
 
 from editloop.evaluation.editors import ORACLE
-from editloop.studies.claims import curation, pairs, reinforcement, rewards, scaling, worlds
-from editloop.studies.claims.reinforcement import rl_again_with_reward, rl_with_reward
-from editloop.studies.claims.rewards import REGRESSION, SHARED, train_reward_on
+from editloop.studies.claims import curation, disagreement, pairs, reinforcement, rewards, rounds, scaling, worlds
+from editloop.studies.claims.reinforcement import rl_of_round, rl_with_reward
+from editloop.studies.claims.rewards import train_reward_on
 from editloop.studies.claims.store import Piece
 
 WORLD = ("tasks", "few_tasks", "prompts", "held_out")
 RL = ("rl_preset", "rl_iterations", "steps")
+ROUND = ("rl_preset", "round_iterations", "steps")
 REWARD = ("reward_epochs",)
 
 _PIECES = (
@@ -17,10 +18,6 @@ _PIECES = (
     Piece("reward-full", partial(train_reward_on, dataset=worlds.FULL), 95, ("world",), REWARD),
     Piece("reward-few", partial(train_reward_on, dataset=worlds.FEW), 30, ("world",), REWARD),
     Piece("reward-noisy", partial(train_reward_on, dataset=worlds.NOISY), 100, ("world",), REWARD, optional=True),
-    Piece("reward-shared", partial(train_reward_on, dataset=worlds.FULL, variant=SHARED), 95, ("world",), REWARD),
-    Piece(
-        "reward-regression", partial(train_reward_on, dataset=worlds.FULL, variant=REGRESSION), 95, ("world",), REWARD
-    ),
     Piece("score", rewards.measure_edit_score, 130, ("world",), ("score_epochs", "passes")),
     Piece("base", reinforcement.measure_base, 30, ("world", "reward-full", "reward-few"), ("steps",)),
     Piece("rl-learnt", partial(rl_with_reward, reward=worlds.FULL), 240, ("world", "reward-full"), RL),
@@ -45,21 +42,73 @@ _PIECES = (
     Piece("sft-random", curation.sft_on_random, 40, ("world", "triples"), ("sft_preset", "steps")),
     Piece("dpo-pairs", pairs.dpo_on_pairs, 80, ("world",), ("dpo_preset", "steps")),
     Piece("sft-labelled", pairs.sft_on_best_labelled, 55, ("world",), ("sft_preset", "dpo_preset", "steps")),
-    Piece("second-world", worlds.make_second_world, 45, ("rl-learnt",), ("tasks",)),
-    Piece("second-reward", rewards.second_reward, 95, ("second-world", "reward-full"), REWARD),
     Piece(
-        "rl-second",
-        partial(rl_again_with_reward, reward="second-reward"),
-        240,
-        ("world", "rl-learnt", "second-reward"),
-        RL,
+        "disagreeing-world",
+        disagreement.make_disagreeing_world,
+        25,
+        (),
+        ("disagreeing_tasks", "disagreeing_labels", "steps"),
+    ),
+    *(
+        Piece(
+            name,
+            partial(disagreement.train_on_disagreeing, variant=variant),
+            35,
+            ("disagreeing-world",),
+            ("disagreeing_epochs",),
+        )
+        for name, variant in (
+            ("disagreeing-heads", disagreement.HEAD_PER_AXIS),
+            ("disagreeing-shared", disagreement.ONE_HEAD),
+            ("disagreeing-regression", disagreement.POINTWISE),
+        )
+    ),
+    Piece("round-0", reinforcement.measure_untuned, 15, ("world",), ("steps",)),
+    Piece("round-1-reward", rounds.train_first_reward, 15, ("world",), (*REWARD, "first_labels")),
+    Piece("round-1", partial(rl_of_round, reward="round-1-reward"), 60, ("world", "round-1-reward"), ROUND),
+    Piece(
+        "round-1-again",
+        partial(rl_of_round, reward="round-1-reward", editor="round-1"),
+        60,
+        ("world", "round-1-reward", "round-1"),
+        ROUND,
     ),
     Piece(
-        "rl-again",
-        partial(rl_again_with_reward, reward="reward-full"),
-        240,
-        ("world", "rl-learnt", "reward-full"),
-        RL,
+        "round-2-reward",
+        rounds.train_second_reward,
+        40,
+        ("world", "round-1-reward", "round-1"),
+        (*REWARD, "second_labels", "second_pool"),
+    ),
+    Piece(
+        "round-2",
+        partial(rl_of_round, reward="round-2-reward", editor="round-1"),
+        60,
+        ("world", "round-2-reward", "round-1"),
+        ROUND,
+    ),
+    Piece(
+        "passive-reward",
+        rounds.train_passive_reward,
+        40,
+        ("world", "round-1-reward"),
+        (*REWARD, "second_labels"),
+        optional=True,
+    ),
+    Piece(
+        "passive",
+        partial(rl_of_round, reward="passive-reward", editor="round-1"),
+        60,
+        ("world", "passive-reward", "round-1"),
+        ROUND,
+        optional=True,
+    ),
+    Piece(
+        "round-errors",
+        rounds.measure_round_errors,
+        40,
+        ("world", "round-1-reward", "round-1", "round-2-reward"),
+        ("best_of_tasks", "steps"),
         optional=True,
     ),
 )

@@ -1,5 +1,7 @@
 """Tunes editors by online RL with rewards of several qualities, and measures each on the same held-out tasks."""
 
+from pathlib import Path
+
 import numpy as np
 
 from editloop.data.edits_file import read_edits
@@ -41,20 +43,44 @@ def rl_with_reward(work: PieceContext, reward: str) -> Figures:
         for the oracle.
     """
     reward_source = ORACLE if reward == ORACLE else str(work.needs[f"reward-{reward}"] / MODEL)
-    return _tune(work, BASE, reward_source)
+    return _tune(work, BASE, reward_source, iterations=work.settings.rl_iterations)
 
 
-def rl_again_with_reward(work: PieceContext, reward: str) -> Figures:
-    """Tune the first round's editor further.
+def rl_of_round(work: PieceContext, reward: str, editor: str = "") -> Figures:
+    """Tune an editor for one of the rounds of claim 7.
 
     Args:
         work: Inputs of the piece.
         reward: Name of the piece that trained the reward model.
+        editor: Name of the piece that tuned the editor to start from; empty: the base editor.
 
     Returns:
         The figures of `measure_editor`, with the mean `reward`.
     """
-    return _tune(work, str(work.needs["rl-learnt"] / "editor" / "editor"), str(work.needs[reward] / MODEL))
+    start = str(tuned_editor(work, editor)) if editor else BASE
+    return _tune(work, start, str(work.needs[reward] / MODEL), iterations=work.settings.round_iterations)
+
+
+def measure_untuned(work: PieceContext) -> Figures:
+    """Measure the base editor on the held-out tasks, without any reward.
+
+    Args:
+        work: Inputs of the piece.
+
+    Returns:
+        The figures of `measure_editor`.
+    """
+    return measure_editor(BASE, work, {})
+
+
+def tuned_editor(work: PieceContext, piece: str) -> Path:
+    """Return the model folder of the editor that a piece tuned.
+
+    Args:
+        work: Inputs of the piece that uses the editor.
+        piece: Name of the piece that tuned it.
+    """
+    return work.needs[piece] / "editor" / "editor"
 
 
 def measure_editor(editor: str, work: PieceContext, judges: dict[str, str]) -> Figures:
@@ -86,8 +112,8 @@ def measure_editor(editor: str, work: PieceContext, judges: dict[str, str]) -> F
     }
 
 
-def _tune(work: PieceContext, editor: str, reward_source: str) -> Figures:
-    overrides = {"iterations": work.settings.rl_iterations} if work.settings.rl_iterations else {}
+def _tune(work: PieceContext, editor: str, reward_source: str, *, iterations: int) -> Figures:
+    overrides = {"iterations": iterations} if iterations else {}
     job = RlJob(
         edits=work.needs["world"] / "prompts",
         output=work.folder / "editor",

@@ -41,6 +41,20 @@ class ClaimsSettings(FrozenModel):
     """Preset of every RL run: a shipped name or a YAML file."""
     rl_iterations: int = Field(0, ge=0)
     """Iterations of an RL run; 0: the preset's."""
+    disagreeing_tasks: int = Field(1000, ge=20)
+    """Drawn tasks of the world whose axes disagree, split like `tasks`."""
+    disagreeing_labels: int = Field(120, ge=10)
+    """Of these, the first ones: the tasks that experts label for training."""
+    disagreeing_epochs: int = Field(12, ge=1)
+    """Epochs of the trainings on them. With few labels, four epochs leave every design half trained."""
+    first_labels: int = Field(40, ge=10)
+    """Tasks that teach the first round's reward."""
+    second_labels: int = Field(160, ge=10)
+    """Tasks that experts label for the second round."""
+    second_pool: int = Field(320, ge=10)
+    """Tasks with edits of the tuned editor, of which the second round's are chosen."""
+    round_iterations: int = Field(20, ge=0)
+    """Iterations of the RL of a round; 0: the preset's."""
     best_of_tasks: int = Field(200, ge=4)
     """Held-out tasks of the best-of-N curves, 16 edits each."""
     triples: int = Field(1200, ge=16)
@@ -75,6 +89,13 @@ SMALLEST = ClaimsSettings(
     prompts=16,
     held_out=24,
     rl_preset="smallest",
+    disagreeing_tasks=60,
+    disagreeing_labels=20,
+    disagreeing_epochs=1,
+    first_labels=12,
+    second_labels=20,
+    second_pool=30,
+    round_iterations=2,
     best_of_tasks=8,
     triples=32,
     sft_preset="smallest",

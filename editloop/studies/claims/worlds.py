@@ -1,13 +1,14 @@
 """Makes the datasets of a seed: drawn tasks, an editor's edits of them, and ratings by experts of several qualities."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from editloop.content import MANIFEST, read_manifest
 from editloop.data.candidates_folder import read_tasks
 from editloop.errors import EditLoopError
 from editloop.studies.claims.store import Figures, PieceContext
-from editloop.studies.comparison.world import draw_candidates, rate_candidates
+from editloop.studies.comparison.world import HONEST, draw_candidates, rate_candidates
 from editloop.studies.world.characters import Character
 from editloop.studies.world.scenes import write_edits
 
@@ -55,7 +56,7 @@ def make_world(work: PieceContext) -> Figures:
     return {f"pairs_{name}": count_pairs(work.folder / name) for name in (FULL, FEW, NOISY)}
 
 
-def rate_few(drawn: Path, output: Path, *, seed: int, first: int) -> None:
+def rate_few(drawn: Path, output: Path, *, seed: int, first: int, characters: Mapping[str, Character] = HONEST) -> None:
     """Write a dataset of the first tasks: as few as possible so that the training and validation splits have pairs.
 
     Tasks are assigned to splits by hash, so a dozen of them may leave a split empty.
@@ -65,34 +66,18 @@ def rate_few(drawn: Path, output: Path, *, seed: int, first: int) -> None:
         output: The dataset folder to write.
         seed: Seed of the ratings.
         first: Least number of tasks.
+        characters: Characters of the experts who are not honest.
 
     Raises:
         EditLoopError: All tasks together leave one of the splits without pairs.
     """
     for count in range(first, len(read_tasks(drawn)) + 1):
         shutil.rmtree(output, ignore_errors=True)
-        rate_candidates(drawn, output, seed=seed, first=count)
+        rate_candidates(drawn, output, seed=seed, first=count, characters=characters)
         splits = read_manifest(output)["facts"]["splits"]
         if splits["train"]["pairs"] and splits["validation"]["pairs"]:
             return
     raise EditLoopError(f"{drawn}: no pairs in the training or the validation split, of all tasks; draw more tasks.")
-
-
-def make_second_world(work: PieceContext) -> Figures:
-    """Write the dataset folder `full` of the second round: new tasks, edited by the tuned editor, same experts.
-
-    Args:
-        work: Inputs of the piece.
-
-    Returns:
-        pairs_full: number of preference pairs.
-    """
-    tuned = work.needs["rl-learnt"] / "editor" / "editor"
-    drawn = draw_candidates(
-        work.folder, tasks=work.settings.tasks, seed=draw_seed(work.seed, SECOND), editor=str(tuned)
-    )
-    rate_candidates(drawn, work.folder / FULL, seed=work.seed)
-    return {"pairs_full": count_pairs(work.folder / FULL)}
 
 
 def count_pairs(dataset: Path) -> float:
