@@ -81,7 +81,7 @@ def first_round(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     editor.mkdir(parents=True)
     (reward / MODEL).symlink_to(shipped_reward("tiny-reward") or "", target_is_directory=True)
     (editor / "editor").symlink_to(find_editor(BASE), target_is_directory=True)
-    rate_few(draw_candidates(folder, tasks=14, seed=draw_seed(0, 0)), labels, seed=0, first=12)
+    rate_few(draw_candidates(folder, tasks=14, seed=draw_seed(3, 0)), labels, seed=3, first=12)
     return {"world": folder, "round-1-reward": reward, "round-1": folder / "editor-piece"}
 
 
