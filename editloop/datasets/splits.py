@@ -29,8 +29,12 @@ def split_of(source: str, seed: int) -> Split:
         source: sha256 of the image.
         seed: Seed of the splits.
     """
-    percent = int.from_bytes(hashlib.sha256(f"{seed}:{source}".encode()).digest()[:8], "big") % 100
+    percent = _hash_of(source, seed) % 100
     return next(split for i, split in enumerate(SPLITS) if percent < sum(SHARES[before] for before in SPLITS[: i + 1]))
+
+
+def _hash_of(source: str, seed: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}:{source}".encode()).digest()[:8], "big")
 
 
 def splits_of(
@@ -43,7 +47,8 @@ def splits_of(
 
     Tasks that share an image (source, target or candidate) are joined, as in a chain of edits, where one task's target
     is the next one's source. Joined tasks get the split of the smallest source sha256 among them. Blank images, such as
-    plain white ones, join nothing.
+    plain white ones, join nothing. A split that the hash leaves empty, as it may in a data set of a few dozen images,
+    gets one group of tasks from `train`, where there are two or more.
 
     Args:
         tasks: The tasks.
@@ -69,7 +74,12 @@ def splits_of(
     for one, other in alike:
         joined.merge(first[one], first[other])
     smallest = {source: min(sources) for sources in joined.subsets() for source in sources}
-    return {task.task_id: split_of(smallest[task.source], seed) for task in tasks}
+    splits = {source: split_of(source, seed) for source in smallest.values()}
+    for split in SPLITS:
+        trained = [source for source in splits if splits[source] == "train"]
+        if split not in splits.values() and len(trained) > 1:
+            splits[max(trained, key=lambda source: _hash_of(source, seed))] = split
+    return {task.task_id: splits[smallest[task.source]] for task in tasks}
 
 
 def picture_digests(task: EditTask) -> Iterator[str]:

@@ -53,8 +53,8 @@ class Brightness:
     name, version, axes = "brightness", "1", ("brightness",)
 
     def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
-        """One score an edit, 0..1."""
-        return [[self.score(float(edit.mean()) / 255) for edit in group.edits] for group in groups]
+        """One score an edit, 0..255: on 0..1 two edits by random weights may be too alike to count as different."""
+        return [[self.score(float(edit.mean())) for edit in group.edits] for group in groups]
 
     def score(self, value: float) -> Score:
         """The value as a score."""

@@ -63,3 +63,17 @@ def test_a_split_is_the_hundredth_that_the_hash_falls_into() -> None:
 def test_a_tasks_pictures_are_its_source_target_and_candidates() -> None:
     assert list(picture_digests(task("t", "source", "target", "one", "two"))) == ["source", "target", "one", "two"]
     assert list(picture_digests(task("t", "source", None, "one"))) == ["source", "one"]
+
+
+def test_no_split_of_a_few_tasks_is_empty_and_the_others_stay() -> None:
+    moved = 0
+    for seed in range(60):
+        tasks = [task(str(number), f"{seed}-{number}", None) for number in range(6)]
+        splits = splits_of(tasks, seed, lambda _: False)
+        assert set(splits.values()) == set(SPLITS)
+        changed = [one for one in tasks if splits[one.task_id] != split_of(one.source, seed)]
+        assert all(split_of(one.source, seed) == "train" for one in changed)
+        assert len(changed) == len(set(SPLITS) - {split_of(one.source, seed) for one in tasks})
+        moved += len(changed)
+    assert moved > 20
+    assert set(splits_of([task("0", "one", None)], 0, lambda _: False).values()) == {split_of("one", 0)}
