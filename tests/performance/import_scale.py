@@ -47,7 +47,8 @@ def base() -> np.ndarray[Any, np.dtype[np.float64]]:
 
 def picture(number: int) -> bytes:
     """A PNG file that no other number has."""
-    return png_bytes(Image.fromarray(np.roll(base(), number, (0, 1)).clip(0, 255).astype(np.uint8)), compress_level=1)
+    moved = np.roll(base(), divmod(number, SIDE), (0, 1))
+    return png_bytes(Image.fromarray(moved.clip(0, 255).astype(np.uint8)), compress_level=STORED_LEVEL)
 
 
 def rows(count: int) -> Iterator[dict[str, Any]]:
