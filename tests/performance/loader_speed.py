@@ -42,7 +42,7 @@ PAIRS, EPOCH_PAIRS = 24, 400
 LONGEST_SECONDS, MOST_MEGABYTES = EPOCH_PAIRS / 40, 850
 """40 pairs a second. Importing takes 490 MB, and a reader that kept the epoch's images would add 540."""
 FASTER = 2.5
-"""Less work (47 ms of a processor a pair against 94) on two threads. Measured: 2.8 (2.6 to 3.3); hoped for: 3.2."""
+"""Less work (28 ms of a processor a pair) on two threads. Measured: 2.8 (2.7 to 2.8); hoped for: 3.2."""
 Pngs = list[tuple[bytes, bytes, bytes]]
 """Source and both edits of each pair."""
 
