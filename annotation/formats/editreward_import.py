@@ -72,11 +72,12 @@ def import_pairs(path: Path, candidates: Path, judgements: Path, *, strict: bool
     """
     files = pair_files(path)
     total = count_pairs(files)
-    digests = {str(file.relative_to(path)) if path.is_dir() else file.name: sha256_file(file) for file in files}
+    named = {str(file.relative_to(path)) if path.is_dir() else file.name: file for file in files}
+    digests = {name: sha256_file(file) for name, file in named.items()}
     work = work_dir(candidates) / f"import-{sha256_json(digests)[:16]}"
     stored: list[_StoredPair] = []
     skipped: list[str] = []
-    for location, result in track(_stored_rows(files, work), "pairs imported", total=total):
+    for location, result in track(_stored_rows(named, work), "pairs imported", total=total):
         if isinstance(result, _StoredPair):
             stored.append(result)
         else:
@@ -91,8 +92,7 @@ def import_pairs(path: Path, candidates: Path, judgements: Path, *, strict: bool
     tasks, raters = _tasks(stored)
     imported = list(_judgements(tasks, raters))
     with complete_folder(candidates, {"imported": path.name, "files": digests}) as folder:
-        shutil.move(work / "images", folder / "images")
-        _keep_images(folder / "images", tasks)
+        _link_images(work / "images", folder / "images", tasks)
         lines = [tasks[key].model_dump_json(by_alias=True) + "\n" for key in sorted(tasks)]
         write_file(folder / "tasks.jsonl", "".join(lines))
     origin = ImportedData(path.stem, "imported.json", json.dumps(digests, indent=2).encode())
@@ -102,7 +102,7 @@ def import_pairs(path: Path, candidates: Path, judgements: Path, *, strict: bool
     return ImportReport(len(stored), len(tasks), len(imported), tuple(skipped))
 
 
-def _stored_rows(files: list[Path], work: Path) -> Iterator[tuple[str, _StoredPair | str]]:
+def _stored_rows(files: dict[str, Path], work: Path) -> Iterator[tuple[str, _StoredPair | str]]:
     """Yield location and result of each row in order, first those that an earlier call has stored."""
     images, journal = work / "images", work / "rows.jsonl"
     images.mkdir(parents=True, exist_ok=True)
@@ -110,14 +110,14 @@ def _stored_rows(files: list[Path], work: Path) -> Iterator[tuple[str, _StoredPa
     store = _PictureStore(images)
     with _pool() as pool, journal.open("a", encoding="utf-8") as lines:
         begun = 0
-        for file in files:
-            done = earlier.get(file.name, [])
+        for name, file in files.items():
+            done = earlier.get(name, [])
             for number, result in enumerate(done, start=1):
                 yield f"{file}: row {number}", result
             rows = read_pairs(file, skip=len(done))
             for number, result in enumerate(_ordered(pool, store, rows), start=len(done) + 1):
                 value = result if isinstance(result, str) else list(result)
-                lines.write(json.dumps([file.name, value], ensure_ascii=False) + "\n")
+                lines.write(json.dumps([name, value], ensure_ascii=False) + "\n")
                 begun += 1
                 if begun % 64 == 0:
                     lines.flush()
@@ -135,7 +135,7 @@ def _pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def _journal_rows(journal: Path) -> dict[str, list[_StoredPair | str]]:
-    """Return the results that an earlier call has stored, by the name of their file; a cut-off last line is dropped."""
+    """Return the results that an earlier call has stored, by their file; a cut-off last line is dropped."""
     earlier: dict[str, list[_StoredPair | str]] = {}
     if not journal.is_file():
         return earlier
@@ -255,9 +255,12 @@ def _judgements(tasks: dict[str, EditTask], raters: dict[str, list[dict[str, Rat
                 )
 
 
-def _keep_images(folder: Path, tasks: dict[str, EditTask]) -> None:
-    """Delete the images of rows that were left out."""
-    used = {image for task in tasks.values() for image in (task.source, *(c.image for c in task.candidates))}
-    for path in folder.iterdir():
-        if path.stem not in used:
-            path.unlink()
+def _link_images(stored: Path, folder: Path, tasks: dict[str, EditTask]) -> None:
+    """Put the tasks' images into a folder. They also stay where they are, for another try if this call is stopped."""
+    folder.mkdir()
+    for image in {image for task in tasks.values() for image in (task.source, *(c.image for c in task.candidates))}:
+        name = f"{image}.png"
+        try:
+            os.link(stored / name, folder / name)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(stored / name, folder / name)

@@ -151,6 +151,39 @@ def test_an_import_that_was_stopped_goes_on_and_decodes_nothing_again(
     assert not list((tmp_path / ".unfinished").iterdir())
 
 
+def test_an_import_that_was_stopped_while_it_wrote_its_folders_loses_no_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_rows(tmp_path / "rows.parquet", [row(number) for number in range(6)])
+
+    def stops(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("write_file", "write_imported"):
+        with monkeypatch.context() as patched:
+            patched.setattr(editreward_import, name, stops)
+            with pytest.raises(KeyboardInterrupt):
+                import_pairs(path, tmp_path / "c", tmp_path / "j")
+    assert import_pairs(path, tmp_path / "c", tmp_path / "j").rows == 6
+    assert len(list((tmp_path / "c" / "images").iterdir())) == 18
+
+
+def test_files_of_one_name_in_several_folders_are_several_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, part in enumerate(("a", "b")):
+        write_rows(tmp_path / "data" / part / "rows.parquet", [row(10 * number + place) for place in range(4)])
+
+    def stops(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(editreward_import, "_tasks", stops)
+        with pytest.raises(KeyboardInterrupt):
+            import_pairs(tmp_path / "data", tmp_path / "c", tmp_path / "j")
+    assert import_pairs(tmp_path / "data", tmp_path / "c", tmp_path / "j")[:3] == (8, 8, 16)
+
+
 def test_other_parquet_files_and_empty_folders_are_refused_by_name(tmp_path: Path) -> None:
     pq.write_table(pa.table({"instruction": ["x"]}), tmp_path / "other.parquet")
     with pytest.raises(EditLoopError, match=r"other\.parquet: lacks the columns source_img, vote_type"):
