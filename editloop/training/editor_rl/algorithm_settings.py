@@ -3,6 +3,7 @@
 `RlSettings.algorithm` is one of these classes, chosen by its `name`.
 """
 
+from abc import abstractmethod
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -16,9 +17,9 @@ class AlgorithmSettings(FrozenModel):
     """What the settings of all algorithms have in common."""
 
     @property
+    @abstractmethod
     def levels_per_edit(self) -> int:
         """Number of levels that an edit is trained at in an iteration: noise levels, or steps of its trajectory."""
-        raise NotImplementedError
 
     @property
     def draws_levels(self) -> bool:
