@@ -1,12 +1,14 @@
 """Reader of the loop's input file, `edits.jsonl`: one JSON object per line, an edit to be made or already made.
 
     {"id": "kitchen-1", "instruction": "Make the kettle red.", "source": "images/kitchen.jpg",
-     "task": "recolour", "target": "images/kitchen-red.jpg",
+     "task": "recolour", "references": ["images/red.jpg"], "target": "images/kitchen-red.jpg",
      "candidates": [{"image": "made/a.png", "editor": "flux-kontext"}]}
 
-`id`, `instruction` and `source` are required. Paths are relative to the file and must stay inside its folder. Instead
-of a file a folder may be given: every `*.jsonl` below it is read. The input is not trusted: sizes are checked before an
-image is decoded, only plain image formats are opened, and the faults of all lines are reported together.
+`id`, `instruction` and `source` are required. `references` are up to three further images of which the instruction
+speaks: `source` is image 1, and they are image 2 and those after it. Paths are relative to the file and must stay
+inside its folder. Instead of a file a folder may be given: every `*.jsonl` below it is read. The input is not trusted:
+sizes are checked before an image is decoded, only plain image formats are opened, and the faults of all lines are
+reported together.
 """
 
 import codecs
@@ -20,9 +22,10 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from editloop.data.picture_file import file_picture_sha256, first_line
+from editloop.data.vocabulary import MOST_REFERENCES, task_id
 from editloop.errors import EditLoopError
 from editloop.text_file import path_kind
 
@@ -49,6 +52,8 @@ class EditRow:
     source: Path
     target: Path | None = None
     candidates: tuple[GivenCandidate, ...] = ()
+    references: tuple[Path, ...] = ()
+    """Further images of which the instruction speaks: image 2 and those after it."""
 
 
 MOST_LINE_FAULTS = 10
@@ -78,15 +83,17 @@ class EditLine(BaseModel):
     id: Name
     instruction: Instruction
     source: str
+    references: list[str] = Field([], max_length=MOST_REFERENCES)
     task: Name = "edit"
     target: str | None = None
     candidates: list[CandidateLine] = []
 
     def pictures(self) -> list[tuple[str, str]]:
-        """Return the key and the path of each of its images: source, target, candidates."""
+        """Return the key and the path of each of its images: source, references, target, candidates."""
+        references = [(f"references[{k}]", reference) for k, reference in enumerate(self.references)]
         targets = [] if self.target is None else [("target", self.target)]
         candidates = [(f"candidates[{k}].image", candidate.image) for k, candidate in enumerate(self.candidates)]
-        return [("source", self.source), *targets, *candidates]
+        return [("source", self.source), *references, *targets, *candidates]
 
     def row(self, folder: Path) -> EditRow:
         """Return the row that the line states.
@@ -98,7 +105,9 @@ class EditLine(BaseModel):
             GivenCandidate(stated_path(folder, candidate.image), candidate.editor) for candidate in self.candidates
         )
         target = None if self.target is None else stated_path(folder, self.target)
-        return EditRow(self.id, self.task, self.instruction, stated_path(folder, self.source), target, candidates)
+        references = tuple(stated_path(folder, reference) for reference in self.references)
+        source = stated_path(folder, self.source)
+        return EditRow(self.id, self.task, self.instruction, source, target, candidates, references)
 
 
 def read_edits(path: Path) -> list[EditRow]:
@@ -186,8 +195,8 @@ class _Reading:
     faults: list[str] = field(default_factory=list)
     ids: dict[str, str] = field(default_factory=dict)
     """Location of the first line with each id."""
-    tasks: dict[tuple[str, str], str] = field(default_factory=dict)
-    """Location of the first line with each task, by (identity of the source image, instruction)."""
+    tasks: dict[str, str] = field(default_factory=dict)
+    """Location of the first line with each task, by its id."""
     picture_fault: Callable[[Path, str], str | None] = field(default_factory=lambda: cache(_picture_fault))
     """`_picture_fault`, which opens an image once."""
 
@@ -213,8 +222,9 @@ class _Reading:
         if line.id in self.ids:
             self.faults.append(repeated_id(location, line.id, self.ids[line.id]))
         self.ids.setdefault(line.id, location)
-        if self.picture_fault(folder, line.source) is None:
-            task = (file_picture_sha256(row.source), line.instruction)
+        if not any(self.picture_fault(folder, name) for name in (line.source, *line.references)):
+            references = [file_picture_sha256(reference) for reference in row.references]
+            task = task_id(file_picture_sha256(row.source), line.instruction, references)
             if task in self.tasks:
                 self.faults.append(
                     f"{location}: instruction = {printable_json(line.instruction)}: same source and instruction as "

@@ -3,6 +3,7 @@
 All that experts see and answer is stored in them.
 """
 
+from collections.abc import Sequence, Sized
 from datetime import datetime
 from typing import Literal
 
@@ -13,8 +14,19 @@ from editloop.content import sha256_json
 Axis = Literal["if", "vq"]
 AXES: tuple[Axis, ...] = ("if", "vq")
 AXIS_NAMES: dict[Axis, str] = {"if": "Instruction following", "vq": "Visual quality"}
+MOST_REFERENCES = 3
+"""Most reference images of a task, which come after its source."""
 LOWEST_RATING, HIGHEST_RATING = 1, 4
 """Each axis is a 4-point Likert scale (EditReward, arXiv 2509.26346)."""
+
+
+def is_empty(value: Sized) -> bool:
+    """Return whether a value has no elements, so that files can leave it out.
+
+    Args:
+        value: The value.
+    """
+    return not value
 
 
 class Record(BaseModel):
@@ -35,16 +47,21 @@ class Candidate(Record):
 
 
 class EditTask(Record):
-    """A source image, an instruction, and the candidate edits to judge."""
+    """A source image, an instruction, and the candidate edits to judge.
+
+    The instruction may speak of further images, the references: "put the dog of image 2 into image 1".
+    """
 
     task_id: str
-    """Content address: 16 characters of the sha256 of (source, instruction)."""
+    """Content address: 16 characters of the sha256 of (source, instruction, references)."""
     name: str
     """The `id` of the row in the team's edits file."""
     task_type: str = "edit"
     instruction: str
     source: str
     """Identity of the source image."""
+    references: tuple[str, ...] = Field(default=(), max_length=MOST_REFERENCES, exclude_if=is_empty)
+    """Identities of the reference images, image 2 and those after it. Files leave them out where there are none."""
     target: str | None = None
     """Identity of the known right result. None where there is none."""
     candidates: tuple[Candidate, ...] = ()
@@ -75,6 +92,8 @@ class Page(Record):
     instruction: str
     source: str
     """Identity of the source image."""
+    references: tuple[str, ...] = Field(default=(), exclude_if=is_empty)
+    """Identities of the reference images."""
     candidates: tuple[str, ...]
     """Candidate ids in the order of the page. Where a task has fewer candidates than the page has slots, the first ones
     repeat."""
@@ -133,14 +152,15 @@ class Decision(Record):
     created_at: datetime
 
 
-def task_id(source: str, instruction: str) -> str:
+def task_id(source: str, instruction: str, references: Sequence[str] = ()) -> str:
     """Return the content address of a task, 16 hex characters.
 
     Args:
         source: Identity of the source image.
         instruction: The instruction.
+        references: Identities of the reference images, in order.
     """
-    return sha256_json([source, instruction])[:16]
+    return sha256_json([source, instruction, *references])[:16]
 
 
 def candidate_id(task: str, image: str) -> str:

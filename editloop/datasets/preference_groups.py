@@ -49,6 +49,8 @@ class PreferenceGroup:
     """(K, 2): mean rating over annotators, 1..4: instruction following, visual quality."""
     weights: NDArray[np.float32]
     """(K, K, 2): weight of each pair on each axis, 0..1, symmetric. 0 where there is no pair or a tie."""
+    references: Sequence[Picture] = ()
+    """Further images of which the instruction speaks: image 2 and those after it."""
 
     @property
     def key(self) -> str:

@@ -29,6 +29,8 @@ class EditGroup:
     """K images, or one array (K, height, width, 3)."""
     key: str = ""
     """The caller's name for the group. Judges ignore it."""
+    references: Sequence[Picture] = ()
+    """Further images of which the instruction speaks: `source` is image 1, and these are image 2 and those after it."""
 
 
 @dataclass(frozen=True)
