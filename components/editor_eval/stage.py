@@ -12,7 +12,7 @@ from components.editor_eval.declaration import EditorEvalParameters
 from editloop.content import complete_folder, read_manifest, sha256_json, write_json
 from editloop.data.edits_file import EditRow, read_edits
 from editloop.data.picture_file import file_picture_sha256, load_image
-from editloop.data.picture_size import resized
+from editloop.data.picture_size import resampled
 from editloop.errors import EditLoopError
 from editloop.evaluation.gates.decision import SuiteMeasurement, decide
 from editloop.evaluation.gates.page import gate_page
@@ -63,11 +63,12 @@ def run_editor_eval(
         The figures of `evaluation.json` that are numbers, and those of `register_editor`.
 
     Raises:
-        EditLoopError: The gate is faulty, a row lacks the target that the gate needs, a judge cannot be opened, or the
-            editors work at different sizes. Nothing is edited then.
+        EditLoopError: The gate is faulty, a row lacks the target that the gate needs, a judge cannot be opened, an
+            editor cannot take an instruction, or the editors work at different sizes. Nothing is edited then.
     """
     from editloop.evaluation.editor_benchmark import VersionedEditor, open_benchmarks
     from editloop.evaluation.editor_suites.editing import EditorSampling, editor_version
+    from editloop.models.editors.instruction_check import check_instructions
     from editloop.models.editors.opening import find_editor, open_editor
     from editloop.models.editors.sampling import edit
 
@@ -82,6 +83,8 @@ def run_editor_eval(
     opinions = second_opinions(settings.independent, rows, reward_sha256)
     benchmarks = open_benchmarks(settings.benchmarks, reward_sha256)
     models = {"base": open_editor(parameters.base), "tuned": open_editor(editor / "editor")}
+    for model in models.values():
+        check_instructions(model, ((row.id, row.instruction) for row in rows))
     shapes = [load_image(row.source).size for row in rows]
     sizes, tuned_sizes = ([model.size_for(height, width) for width, height in shapes] for model in models.values())
     if sizes != tuned_sizes:
@@ -92,8 +95,8 @@ def run_editor_eval(
     comparison = _EditorComparison(rows, parameters.samples, bool(settings.right_edits))
     for start in track(range(0, len(rows), CHUNK), description="editor_eval"):
         part, at = rows[start : start + CHUNK], sizes[start : start + CHUNK]
-        sources = [resized(load_image(row.source), size) for row, size in zip(part, at, strict=True)]
-        targets = [resized(load_image(row.target), size) for row, size in zip(part, at, strict=True) if row.target]
+        sources = [resampled(load_image(row.source), size) for row, size in zip(part, at, strict=True)]
+        targets = [resampled(load_image(row.target), size) for row, size in zip(part, at, strict=True) if row.target]
         for number in range(parameters.samples):
             seeds = [noise_seed(parameters.seed, sha256_json([row.id]), number) for row in part]
             edited_pictures = {

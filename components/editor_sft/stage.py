@@ -87,15 +87,18 @@ def fine_tune(
     Raises:
         EditLoopError: A row has no target, or the editor cannot be opened. Nothing is trained then.
     """
-    from editloop.models.editors.opening import find_editor
+    from editloop.models.editors.instruction_check import check_instructions
+    from editloop.models.editors.opening import find_editor, outline_editor
 
-    without_target = [row.id for row in read_edits(edits) if row.target is None]
+    rows = read_edits(edits)
+    without_target = [row.id for row in rows if row.target is None]
     if without_target:
         raise EditLoopError(
             f"{edits}: {len(without_target)} rows have no target, {without_target[0]!r} first. An edit to learn has "
             "its result as `target`; the curate stage writes such rows."
         )
     start = find_editor(editor)
+    check_instructions(outline_editor(start), ((row.id, row.instruction) for row in rows))
     training_facts = {
         "editor": editor,
         "edits": read_manifest(edits)["sha256"],

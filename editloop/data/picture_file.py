@@ -29,6 +29,8 @@ LARGEST_FILE = 320 * 2**20
 """Bytes: what the largest picture takes in 16 bits without compression."""
 SHORTEST_SIDE = 16
 """Pixels: one patch of a vision model. Nobody can judge a smaller image."""
+MAX_ASPECT_RATIO = 200
+"""Largest ratio of the longer to the shorter side. The limit is that of the reward models' backbones, Qwen's."""
 MOST_SCANS = 32
 """Scans of a JPEG. Each is a pass over all pixels: encoders make about ten, a hostile file has thousands."""
 MOST_SCANNED = 640_000_000
@@ -214,6 +216,10 @@ def _check_size(name: str, width: int, height: int) -> None:
         raise EditLoopError(f"{name}: {width:,} x {height:,} pixels; at most {LARGEST_PICTURE:,} pixels are read")
     if min(width, height) < SHORTEST_SIDE:
         raise EditLoopError(f"{name}: {width} x {height} pixels; each side needs at least {SHORTEST_SIDE}")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise EditLoopError(
+            f"{name}: {width:,} x {height:,} pixels; the longer side may be {MAX_ASPECT_RATIO} times the shorter"
+        )
 
 
 def _canonical(opened: Image.Image) -> Image.Image:

@@ -7,7 +7,7 @@ bounded cache, so that a dataset may be larger than memory. An edit is decoded w
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -26,6 +26,8 @@ from editloop.datasets.shards import PICTURES, shards
 from editloop.errors import EditLoopError
 
 ROW_COLUMNS = ["task_id", "task_type", "instruction", "candidate_id", "editor", "if_mean", "vq_mean"]
+Size = tuple[int, int]
+"""(height, width) in pixels."""
 CACHE_BYTES = 64 * 2**20
 """Encoded images kept in memory, over all row groups of one split."""
 OPEN_SHARDS = 16
@@ -131,6 +133,16 @@ class PreferenceGroups(Sequence[PreferenceGroup]):
         """Return task id and number of candidates of each group, without reading images."""
         return [(task, len(self._places[task])) for task in self._tasks]
 
+    def instructions(self) -> list[tuple[str, str]]:
+        """Return task id and instruction of each group, without reading images."""
+        return [(task, self._rows[self._places[task][0]]["instruction"]) for task in self._tasks]
+
+    def picture_sizes(self) -> Iterator[tuple[str, Size, list[Size]]]:
+        """Yield task id, size of the source and sizes of the edits of each group, in pixels. Decodes no image."""
+        for task in self._tasks:
+            encoded = [self._pictures(row) for row in self._places[task]]
+            yield task, _size(encoded[0]["source"]), [_size(pictures["image"]) for pictures in encoded]
+
     @overload
     def __getitem__(self, index: int) -> PreferenceGroup: ...
     @overload
@@ -202,6 +214,11 @@ def read_groups(dataset: Path, split: str, side: int | None = None, *, targets: 
         EditLoopError: The folder has no shards of the split, or broken ones.
     """
     return PreferenceGroups(dataset, split, side, targets=targets)
+
+
+def _size(png: bytes) -> Size:
+    with Image.open(io.BytesIO(png)) as picture:
+        return picture.height, picture.width
 
 
 def _bytes(columns: dict[str, list[bytes | None]]) -> int:

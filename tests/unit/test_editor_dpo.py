@@ -234,6 +234,9 @@ def test_what_cannot_be_learnt_is_refused_in_one_line_before_anything_starts(tmp
     message = refusal(small)
     assert "task train-0: its edits have 16x16 pixels, and this editor works at 32x32" in message
     assert "Set `area` of the preset to about 256" in message
+    shapes = [*[(32, 32)] * 20, (16, 16)]
+    late = write_pairs(tmp_path / "late", tasks=21, shapes=shapes)
+    assert "task train-20: its edits have 16x16 pixels" in refusal(late), "the last task's sizes are looked at too"
     other_layers = smallest.model_copy(update={"targets": ("nowhere",)})
     assert "no linear layer of the asked name: nowhere" in refusal(good, other_layers)
     assert not (tmp_path / "out").exists()

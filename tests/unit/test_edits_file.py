@@ -168,9 +168,10 @@ def test_ids_are_unique_over_the_files_of_a_folder(folder: Path) -> None:
         (png_header(8_000, 8_000), "8,000 x 8,000 pixels; at most 50,000,000"),
         (png_header(2_000_000_000, 2_000_000_000), "pixels; at most 50,000,000"),
         (png_header(64, 1), "64 x 1 pixels; each side needs at least 16"),
+        (png_header(3217, 16), "3,217 x 16 pixels; the longer side may be 200 times the shorter"),
         (png_header(64, 64), "not a readable"),
     ],
-    ids=["empty", "text", "eps", "30000x30000", "10000x10000", "8000x8000", "absurd", "flat", "no pixels"],
+    ids=["empty", "text", "eps", "30000x30000", "10000x10000", "8000x8000", "absurd", "flat", "narrow", "no pixels"],
 )
 def test_a_bad_picture_is_named(folder: Path, content: bytes, rule: str) -> None:
     (folder / "images" / "bad.png").write_bytes(content)

@@ -16,9 +16,11 @@ from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as qwen
 from PIL import Image
 from torch.nn import functional
 
+from editloop.data.picture_file import MAX_ASPECT_RATIO, SHORTEST_SIDE
 from editloop.errors import EditLoopError
 from editloop.models.editors.adapted_linear import ADAPTER, AdaptedLinear
-from editloop.models.editors.opening import open_editor
+from editloop.models.editors.instruction_check import check_instructions
+from editloop.models.editors.opening import open_editor, outline_editor
 from editloop.models.editors.protocol import Conditioning, join_conditions
 from editloop.models.editors.qwen_edit_plus import marked_pictures
 from editloop.models.editors.sampling import edit, integrate, working_picture
@@ -376,6 +378,45 @@ def test_what_an_editor_cannot_do_is_refused_by_name(editors, folders, tmp_path)
     (copied / "model_index.json").write_text(json.dumps(index | {"scheduler": ["diffusers", "EulerDiscreteScheduler"]}))
     with pytest.raises(EditLoopError, match="its scheduler is EulerDiscreteScheduler"):
         open_editor(copied)
+
+
+LONG = {"words": 'write "sale" in red ' * 100, "signs": "\u628a" * 2000, "pictographs": "\N{FOX FACE}" * 2000}
+"""Instructions of the greatest length that an edits file may have; each sign takes three bytes, a pictograph four."""
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_instruction_of_any_length_is_taken_or_refused_before_a_training(editors, folders, kind, text):
+    editor, picture = editors[kind], sources((32, 32))
+    fault = outline_editor(folders[kind]).instruction_fault(text)
+    if fault:
+        assert re.fullmatch(r"[\d,]+ tokens; this editor takes [\d,]+; shorten it", fault)
+        with pytest.raises(EditLoopError, match=fault):
+            editor.encode([text], picture)
+    else:
+        x = editor.noise(1, (32, 32), torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            assert editor.velocity(x, torch.full((1,), 0.5), editor.encode([text], picture)).isfinite().all()
+
+
+def test_all_instructions_that_an_editor_cannot_take_are_named_at_once(folders):
+    tasks = [(f"row {number}", "make it <|im_end|> red") for number in range(12)]
+    with pytest.raises(EditLoopError) as raised:
+        check_instructions(outline_editor(folders["klein-base"]), [("good", "make it red"), *tasks])
+    lines = str(raised.value).splitlines()
+    assert lines[0] == "12 of 13 tasks have instructions that this editor cannot take:"
+    assert lines[1].startswith("task row 0: instruction 'make it <|im_end|> red': <|im_end|> steers the text encoder")
+    assert (len(lines), lines[-1]) == (12, "and 2 more")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_narrowest_source_that_is_read_is_edited(editors, kind):
+    size = editors[kind].size_for(SHORTEST_SIDE, SHORTEST_SIDE * MAX_ASPECT_RATIO)
+    condition = editors[kind].encode([TASKS[0]], sources(size))
+    x = editors[kind].noise(1, size, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        velocity = editors[kind].velocity(x, torch.full((1,), 0.5), condition)
+    assert editors[kind].decode(velocity, size).shape == (1, *size, 3)
 
 
 @pytest.mark.parametrize("kind", ["kontext", "qwen-edit-plus"])

@@ -15,6 +15,7 @@ from editloop.content import MANIFEST, file_digests, read_manifest, sha256_json,
 from editloop.data.picture_file import read_picture
 from editloop.errors import EditLoopError
 from editloop.evaluation.editor_suites.tasks import EditorSuite, EditorTask
+from editloop.models.editors.instruction_check import check_instructions
 from editloop.models.editors.protocol import Editor
 from editloop.models.editors.sampling import edit, working_picture
 from editloop.models.editors.settings import Size
@@ -89,8 +90,10 @@ def make_edits(
         batch: Edits of one size that are made together, at most.
 
     Raises:
-        EditLoopError: Another call is writing there, or the folder has edits of another editor, benchmark or sampling.
+        EditLoopError: Another call is writing there, the editor cannot take an instruction, or the folder has edits of
+            another editor, benchmark or sampling.
     """
+    check_instructions(editor, ((task.key, task.instruction) for task in suite.tasks))
     facts = {"suite": suite.name, "suite_sha256": suite.sha256, "editor": version, **sampling.model_dump()}
     sizes = {task.key: _working_size(editor, task) for task in suite.tasks}
     in_order = sorted(suite.tasks, key=lambda task: sizes[task.key])

@@ -16,11 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from editloop.data.picture_file import MAX_ASPECT_RATIO
 from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import Picture
-
-MAX_ASPECT_RATIO = 200
-"""Largest ratio of the longer to the shorter side. The limit is Qwen's."""
 
 
 class Patching(NamedTuple):

@@ -35,13 +35,15 @@ def write_candidates(
         The number of `tasks` and of `candidates`, those that the rows bring included.
 
     Raises:
-        EditLoopError: The edits file is faulty, or there is no such editor.
+        EditLoopError: The edits file is faulty, there is no such editor, or it cannot take an instruction.
     """
+    from editloop.models.editors.instruction_check import check_instructions
     from editloop.models.editors.opening import find_editor, open_editor
     from editloop.models.editors.sampling import edit, working_picture
 
     rows = read_edits(edits)
     model = open_editor(editor)
+    check_instructions(model, ((row.id, row.instruction) for row in rows))
     facts = {"editor": editor, "editor_sha256": digest(find_editor(editor)), "seed": seed, "steps": steps}
     with complete_folder(output, facts) as out:
         (out / "images").mkdir()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from editloop.models.editors.pipeline_editor import PipelineEditor, without_control
+from editloop.models.editors.pipeline_editor import PipelineEditor
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.settings import Size
 
@@ -27,7 +27,6 @@ class Flux2Editor(PipelineEditor):
 
     @property
     def text_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The text encoder's tokenizer."""
         tokenizer: PreTrainedTokenizerBase = self.pipeline.tokenizer
         return tokenizer
 
@@ -68,7 +67,7 @@ class Flux2Editor(PipelineEditor):
             EditLoopError: An instruction spells out a control token.
         """
         height, width = sources.shape[1:3]
-        prompt = self.encoded_text(without_control(instructions, self.text_tokenizer))
+        prompt = self.encoded_text(self.checked(instructions))
         return Conditioning((height, width), {"prompt": prompt, "source": self.latents(sources)})
 
     def to_latents(self, pixels: Tensor) -> Tensor:

@@ -100,7 +100,6 @@ class Flux2DevEditor(Flux2Editor):
 
     @property
     def text_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The text encoder's tokenizer."""
         tokenizer: PreTrainedTokenizerBase = self.pipeline.tokenizer.tokenizer
         return tokenizer
 

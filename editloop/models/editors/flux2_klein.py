@@ -1,10 +1,12 @@
 """FLUX.2 Klein as an `Editor`. A test checks that it samples exactly as `diffusers.Flux2KleinPipeline` does."""
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from editloop.models.editors.flux2 import Flux2Editor
 from editloop.models.editors.protocol import Conditioning
@@ -19,6 +21,10 @@ class Flux2KleinEditor(Flux2Editor):
     @staticmethod
     def preset(index: dict[str, Any]) -> str:
         return "flux2-klein" if index.get("is_distilled") else "flux2-klein-base"
+
+    @classmethod
+    def parts(cls, folder: Path) -> dict[str, Any]:
+        return {"tokenizer": AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)}
 
     def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:
         guidance_scale = self.guidance_or_default(guidance)

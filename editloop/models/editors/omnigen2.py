@@ -15,7 +15,6 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from editloop.models.editors.omnigen2_network import OmniGen2Transformer2DModel
 from editloop.models.editors.own_editor import OwnEditor
 from editloop.models.editors.own_pipeline import OwnPipeline
-from editloop.models.editors.pipeline_editor import without_control
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.qwen_processor import PictureProcessor, chat_text
 from editloop.models.editors.settings import Size
@@ -122,7 +121,7 @@ class OmniGen2Editor(OwnEditor):
             EditLoopError: An instruction spells out a control token, or the settings have no preamble.
         """
         height, width = sources.shape[1:3]
-        prompt, mask = self._text(without_control(instructions, self.pipeline.processor.tokenizer))
+        prompt, mask = self._text(self.checked(instructions))
         return Conditioning((height, width), {"prompt": prompt, "prompt_mask": mask, "source": self.latents(sources)})
 
     def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:

@@ -35,6 +35,10 @@ class OwnEditor(PipelineEditor):
         return cls.own_pipeline.readers(folder)
 
     @property
+    def text_tokenizer(self) -> Any:
+        return self.pipeline.processor.tokenizer
+
+    @property
     def preamble(self) -> str:
         """The fixed text that the release says to its text encoder.
 

@@ -99,6 +99,13 @@ class Editor(Protocol):
             area: Pixels of the result, about; None takes `settings.area` or `settings.sizes`.
         """
 
+    def instruction_fault(self, instruction: str) -> str:
+        """Return why the editor cannot take an instruction, or an empty text. `encode` raises an error for such a one.
+
+        Args:
+            instruction: The instruction.
+        """
+
     def encoders_at_hand(self) -> AbstractContextManager[None]:
         """Have the text encoders and the codec on the device within the block, for several calls of `encode`."""
 

@@ -17,10 +17,16 @@ from PIL import Image
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from editloop.models.editors.pipeline_editor import PipelineEditor, without_control
+from editloop.models.editors.pipeline_editor import PipelineEditor
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.qwen_processor import PictureProcessor
 from editloop.models.editors.settings import Size
+
+LONGEST_TEXT = 2048
+"""Tokens of an instruction. The network has positions for 4,096, less those of the source as the text encoder sees it,
+of the chat template, and of the edit's rows or columns."""
+SEEN_UNIT = 32
+"""Pixels: the pipeline rounds the sides of what the text encoder sees to multiples of it, a narrow source's to 0."""
 
 
 class QwenEditPlusEditor(PipelineEditor):
@@ -40,6 +46,14 @@ class QwenEditPlusEditor(PipelineEditor):
     def parts(cls, folder: Path) -> dict[str, Any]:
         return {"processor": PictureProcessor.from_folder(folder / "processor")}
 
+    @property
+    def text_tokenizer(self) -> Any:
+        return self.pipeline.processor.tokenizer
+
+    @property
+    def longest_text(self) -> int:
+        return LONGEST_TEXT
+
     @torch.no_grad()
     def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
         """Encode B tasks into the parts that `velocity` reads.
@@ -56,10 +70,10 @@ class QwenEditPlusEditor(PipelineEditor):
             EditLoopError: An instruction spells out a control token.
         """
         height, width = sources.shape[1:3]
-        text_size = calculate_dimensions(self.settings.seen_area, width / height)
+        text_size = [max(SEEN_UNIT, side) for side in calculate_dimensions(self.settings.seen_area, width / height)]
         pictures = [Image.fromarray(source).resize(text_size, Image.Resampling.LANCZOS) for source in sources]
         with self.on_demand.on_device(self.text_encoders):
-            prompt, mask = self._text(without_control(instructions, self.pipeline.tokenizer), pictures)
+            prompt, mask = self._text(self.checked(instructions), pictures)
             negative, negative_mask = self._text([self.settings.negative] * len(pictures), pictures)
         texts = {"prompt": prompt, "prompt_mask": mask, "negative": negative, "negative_mask": negative_mask}
         return Conditioning((height, width), texts | {"source": self.latents(sources)})

@@ -20,7 +20,6 @@ from editloop.errors import EditLoopError
 from editloop.models.editors.network_files import PartReader
 from editloop.models.editors.own_editor import OwnEditor
 from editloop.models.editors.own_pipeline import OwnPipeline
-from editloop.models.editors.pipeline_editor import without_control
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.qwen_processor import PictureProcessor, chat_text
 from editloop.models.editors.settings import Size
@@ -157,7 +156,7 @@ class Step1XEditor(OwnEditor):
         """
         height, width = sources.shape[1:3]
         with self.on_demand.on_device(self.text_encoders):
-            encoded = self._joined(without_control(instructions, self.pipeline.processor.tokenizer), sources)
+            encoded = self._joined(self.checked(instructions), sources)
             against = self._joined([self.settings.negative] * len(sources), sources)
         parts = {
             "prompt": encoded.states,
@@ -309,6 +308,16 @@ class Step1XEditorV1P2(Step1XEditor):
     """Editor over v1.2's parts, whose pipeline has a class of its own."""
 
     own_pipeline = Step1XEditPipelineV1P2
+
+    @property
+    def longest_text(self) -> int:
+        """Most tokens of an instruction and of the source, which comes after it and must not be cut off."""
+        return self.settings.text_tokens
+
+    def count_tokens(self, instruction: str) -> int:
+        patch = self.pipeline.processor.image_processor.patch_size
+        seen = self.settings.seen_pixels[1] // (patch * self._merge) ** 2
+        return sum(len(piece.ids) for piece in self._tokens(instruction, seen)) - self.settings.preamble_tokens
 
     @staticmethod
     def preset(index: dict[str, Any]) -> str:

@@ -7,8 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.parquet as parquet
 
-from editloop.data.picture_size import Picture
-from editloop.datasets.preference_groups import PreferenceGroup
 from editloop.datasets.shards import shards
 from editloop.datasets.splits import Split
 from editloop.errors import EditLoopError
@@ -100,24 +98,24 @@ def check_pairs(dataset: Path, counts: dict[Split, PairCounts]) -> None:
             )
 
 
-def working_size(editor: Editor, group: PreferenceGroup, edits: Sequence[Picture], area: int | None) -> Size:
+def working_size(editor: Editor, task: str, source: Size, edits: Sequence[Size], area: int | None) -> Size:
     """Return the (height, width) at which the editor learns a task's edits.
 
     Args:
         editor: The editor.
-        group: The task.
-        edits: Those of its edits that are learnt.
+        task: The task's id.
+        source: (height, width) of its source in pixels.
+        edits: (height, width) of those of its edits that are learnt.
         area: As in `Editor.size_for`.
 
     Raises:
         EditLoopError: An edit is much smaller than that.
     """
-    size = editor.size_for(group.source.shape[0], group.source.shape[1], area)
-    for edit in edits:
-        height, width = edit.shape[:2]
+    size = editor.size_for(*source, area)
+    for height, width in edits:
         if MOST_ENLARGED * height * width < size[0] * size[1]:
             raise EditLoopError(
-                f"task {group.task_id}: its edits have {width}x{height} pixels, and this editor works at "
+                f"task {task}: its edits have {width}x{height} pixels, and this editor works at "
                 f"{size[1]}x{size[0]}: enlarged more than {MOST_ENLARGED:g} times, they would teach blur. Set `area` "
                 f"of the preset to about {height * width}, or train the editor that made them."
             )

@@ -4,12 +4,11 @@ from pathlib import Path
 
 from editloop.datasets.preference_groups import read_groups
 from editloop.datasets.splits import Split
+from editloop.models.editors.instruction_check import check_instructions
 from editloop.models.editors.opening import outline_editor
+from editloop.progress import track
 from editloop.training.editor_dpo.pairs import check_pairs, read_ordered_pairs, working_size
 from editloop.training.editor_dpo.settings import DpoSettings
-
-PROBED_TASKS = 16
-"""Tasks whose sizes are looked at. Those of the others are when they are encoded."""
 
 
 def check_training(dataset: Path, editor: Path, settings: DpoSettings) -> dict[str, int]:
@@ -24,8 +23,8 @@ def check_training(dataset: Path, editor: Path, settings: DpoSettings) -> dict[s
         Numbers of the train split: `pairs` to learn from, `ties` and `uncertain` pairs that are left out.
 
     Raises:
-        EditLoopError: A split has no ordered pair, no layer has an adapter target's name, or edits are much smaller
-            than the editor works at.
+        EditLoopError: A split has no ordered pair, the editor cannot take an instruction, no layer has an adapter
+            target's name, or edits are much smaller than the editor works at.
     """
     splits: tuple[Split, ...] = ("train", "validation")
     counts = {split: read_ordered_pairs(dataset, split, settings.least_confidence)[1] for split in splits}
@@ -33,7 +32,10 @@ def check_training(dataset: Path, editor: Path, settings: DpoSettings) -> dict[s
     outline = outline_editor(editor)
     if settings.training.adapter is not None:
         outline.adapter_layers(settings.targets or None)
-    for group in read_groups(dataset, "train", targets=False)[:PROBED_TASKS]:
-        working_size(outline, group, group.edits, settings.area)
+    for split in splits:
+        groups = read_groups(dataset, split, targets=False)
+        check_instructions(outline, groups.instructions())
+        for task, source, edits in track(groups.picture_sizes(), f"sizes of {split}", len(groups)):
+            working_size(outline, task, source, edits, settings.area)
     train = counts["train"]
     return {"pairs": train.ordered, "ties": train.ties, "uncertain": train.uncertain}

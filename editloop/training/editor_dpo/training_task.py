@@ -227,7 +227,8 @@ class PairTrainingTask(FlowTrainingTask):
     def _encode(self, group: PreferenceGroup, edits: Sequence[str]) -> None:
         """Encode a task and some of its edits."""
         pictures = [group.edits[group.candidates.index(edit)] for edit in edits]
-        size = working_size(self.editor, group, pictures, self.settings.area)
+        source, *sizes = ((picture.shape[0], picture.shape[1]) for picture in (group.source, *pictures))
+        size = working_size(self.editor, group.task_id, source, sizes, self.settings.area)
         condition = self.editor.encode([group.instruction], resampled(group.source, size)[None]).to("cpu", self.dtype)
         most = self.settings.training.micro_batch or self.settings.training.batch
         for start in range(0, len(edits), most):

@@ -9,6 +9,7 @@ from editloop.errors import EditLoopError
 from editloop.evaluation.editors import ORACLE
 from editloop.models.edit_reward.model import SETTINGS as REWARD_SETTINGS
 from editloop.models.edit_reward.settings import RewardSettings
+from editloop.models.editors.instruction_check import check_instructions
 from editloop.models.editors.opening import outline_editor
 from editloop.scoring.opening import find_local, is_served, open_judge
 from editloop.training.editor_rl.prompts import working_sizes
@@ -38,14 +39,16 @@ def check_job(
         processes: Number of ranks.
 
     Raises:
-        EditLoopError: There are fewer tasks than processes, no layer has an adapter target's name, images have another
-            size than the reward model was trained on, or a judge cannot watch (`check_watcher`).
+        EditLoopError: There are fewer tasks than processes, the editor cannot take an instruction, no layer has an
+            adapter target's name, images have another size than the reward model was trained on, or a judge cannot
+            watch (`check_watcher`).
     """
     if len(practised) < processes:
         raise EditLoopError(
             f"{len(practised)} tasks to practise for {processes} processes: each needs one. Give more tasks."
         )
     outline = outline_editor(editor)
+    check_instructions(outline, ((row.id, row.instruction) for row in (*practised, *held_out)))
     if settings.adapter is not None:
         outline.adapter_layers(settings.targets or None)
     settings_file = reward_source.folder / REWARD_SETTINGS
