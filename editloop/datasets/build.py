@@ -68,7 +68,7 @@ def write_dataset(
     """
     summary = _read_summary(judgements / "summary.json")
     facts = {
-        "judgements_sha256": read_manifest(judgements)["sha256"],
+        "judgements_sha256": read_manifest(judgements, check=True)["sha256"],
         "candidates_sha256": read_manifest(candidates)["sha256"],
         **{key: summary.get(key) for key in FACTS_OF_JUDGEMENTS},
         "parent": None,

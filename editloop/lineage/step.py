@@ -70,8 +70,8 @@ def run_step(
         The stage's metrics by name.
 
     Raises:
-        EditLoopError: The stage is not part of `pipeline`, a parameter is not valid, or an input is missing or of
-            another kind. Nothing is recorded then.
+        EditLoopError: The stage is not part of `pipeline`, a parameter is not valid, or an input is missing, of
+            another kind, or changed since it was written. Nothing is recorded then.
     """
     pipeline = pipeline or stage.pipelines[0]
     if pipeline not in stage.pipelines:
@@ -83,8 +83,8 @@ def run_step(
     recorded = values.model_dump(mode="json", exclude=set(stage.tags))
     with ExitStack() as stack:
         sources = stack.enter_context(opened_inputs(stage, inputs))
-        for name, path in sources.items():
-            check_stage_input(stage.name, name, path)
+        for file in stage.inputs:
+            check_stage_input(stage.name, file, sources[file.argument])
         run = stack.enter_context(tracking.stage_run(stage.name, pipeline, pipeline_run, sources, recorded))
         if stage.dataset_use and "dataset" in sources:
             log_dataset(run.run_id, sources["dataset"], stage.dataset_use)

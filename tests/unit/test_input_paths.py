@@ -24,7 +24,7 @@ WRITTEN = ("out", "output", "remove")
 """Parameters of commands that are written to."""
 SERVICES = ("out", "services")
 """Folders of the services that a command works with; `services_of` checks them."""
-NEXT_STEPS = ("Correct the path", "Give ", "Run that step again", "run the step")
+NEXT_STEPS = ("Correct the path", "Give ", "Run that step again", "run the step", "Make it again or restore it")
 
 
 def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
@@ -159,6 +159,31 @@ def test_a_stage_refuses_an_input_that_is_not_there_or_not_of_its_kind(
     (tmp_path / "good").mkdir()
     arguments = stage_arguments(tmp_path / "good", stage_input.stage, stage_input.name, path)
     refused(arguments, f"stage {stage_input.stage}: --{stage_input.name}", path, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    "stage_input",
+    [case for case in stage_inputs() if case.name not in FILES],
+    ids=lambda case: f"{case.stage}-{case.name}",
+)
+@pytest.mark.parametrize("fault", ["changed", "removed", "added"])
+def test_a_stage_refuses_a_folder_whose_files_are_not_those_of_its_manifest(
+    stage_input: StageInput,
+    fault: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    path = complete(tmp_path / "bad", (*FOLDERS.get(stage_input.name, FOLDERS["model"]).holds, "ratings"))
+    if fault == "removed":
+        (path / "ratings").unlink()
+    else:
+        (path / ("ratings" if fault == "changed" else "more")).write_text("4")
+    (tmp_path / "good").mkdir()
+    arguments = stage_arguments(tmp_path / "good", stage_input.stage, stage_input.name, path)
+    line = refused(arguments, f"stage {stage_input.stage}: --{stage_input.name}", path, monkeypatch, capsys)
+    assert f"changed since it was written: {'more' if fault == 'added' else 'ratings'}" in line
 
 
 def test_good_inputs_are_not_refused(
