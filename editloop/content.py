@@ -1,9 +1,11 @@
 """Content addresses, and result folders that appear only when they are complete.
 
 A result folder is written under a temporary name. Its `manifest.json`, with the sha256 of every file, is written last;
-then one rename moves the folder into place. A folder without a manifest counts as missing.
+then one rename moves the folder into place. A folder without a manifest counts as missing. What is renamed is on the
+disk before, and the rename too when the call returns, so that a power failure leaves the old content or the new.
 """
 
+import ctypes
 import hashlib
 import json
 import os
@@ -73,10 +75,45 @@ def write_file(path: Path, data: bytes | str) -> None:
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data.encode() if isinstance(data, str) else data)
+            stream.flush()
+            os.fsync(stream.fileno())
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    settle(path.parent)
+
+
+def settle(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk: a file that was renamed keeps its new name.
+
+    Args:
+        folder: The folder.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def settle_files(folder: Path) -> None:
+    """Wait until all files below a folder are on the disk. On Linux that is one call for any number of files.
+
+    Args:
+        folder: The folder.
+    """
+    sync_file_system = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if sync_file_system is None:  # macOS
+        for path in folder.rglob("*"):
+            settle(path)
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if sync_file_system(handle) != 0:
+            raise OSError(ctypes.get_errno(), "the disk did not take what was written", str(folder))
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -130,9 +167,11 @@ def new_folder(target: Path) -> Iterator[Path]:
     replaced = temporary.with_name(f"{temporary.name}.replaced")
     try:
         yield temporary
+        settle_files(temporary)
         if target.exists():
             target.rename(replaced)
         temporary.rename(target)
+        settle(target.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         if replaced.exists() and not target.exists():

@@ -4,6 +4,8 @@ The experiment `editloop-registry` holds one run for each move of an alias: who 
 `editloop.lineage.promotion` writes these records.
 """
 
+import logging
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
+LOG = logging.getLogger(__name__)
 CHAMPION, CHALLENGER = "champion", "challenger"
 RECORDS = "editloop-registry"
 """Experiment that holds the promotion records."""
@@ -235,6 +238,9 @@ def fetch_version(version: "ModelVersion") -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{sha256}.") as temporary:
         folder = target
+        if target.exists() and not _is_intact(target, sha256):
+            LOG.warning("%s: the copy in the cache was damaged (%s); it is fetched again.", address, target)
+            shutil.rmtree(target)
         if not target.exists():
             folder = Path(temporary) / "model"
             folder.mkdir()
@@ -276,6 +282,14 @@ def read_promotion(run: "Run") -> Promotion:
     }
     evidence = {key: tags.pop(key) for key in EVIDENCE if key in tags}
     return Promotion(**tags | {"number": int(tags["number"]), "evidence": evidence, "run_id": run.info.run_id})
+
+
+def _is_intact(folder: Path, sha256: str) -> bool:
+    """Whether a model in the cache is what was registered; one that is not is a disk's fault or somebody's hand."""
+    try:
+        return bool(read_manifest(folder, check=True)["sha256"] == sha256)
+    except (EditLoopError, OSError):
+        return False
 
 
 def _fetch_signature(version: "ModelVersion", folder: Path) -> Path:

@@ -1,7 +1,6 @@
 """The editor_rl stage with a real registry and MLflow: who may teach, and what a person sees of a training."""
 
 import json
-import shutil
 from importlib.resources import files
 from pathlib import Path
 
@@ -95,9 +94,10 @@ def test_who_is_no_champion_or_not_signed_does_not_teach(
             run_editor_rl(edits, tmp_path / "output", EditorRlParameters(reward=REWARD, preset="smallest"))
     (cached,) = (tmp_path / "cache" / "models").iterdir()
     weights = cached / "heads.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    assert "heads.safetensors" in refused(REWARD)
-    shutil.rmtree(cached)
+    intact = weights.read_bytes()
+    weights.write_bytes(intact[:-1] + b"\x01")
+    assert champion_reward_source(REWARD).sha256 == champion
+    assert weights.read_bytes() == intact, "a copy that was damaged in the cache is fetched again"
     with complete_folder(tmp_path / "unsigned") as folder:
         (folder / "weights.safetensors").write_text("no signature")
     api = tracking.client()

@@ -1,16 +1,19 @@
 """Folders that appear whole or not at all."""
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
 
+from editloop import content
 from editloop.content import complete_folder, new_folder, read_manifest
 
 
 def test_a_folder_replaces_another_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
-    for content in ("old", "new"):
-        with complete_folder(tmp_path / "folder", {"content": content}) as out:
-            (out / content).write_text(content)
+    for text in ("old", "new"):
+        with complete_folder(tmp_path / "folder", {"content": text}) as out:
+            (out / text).write_text(text)
     assert set(read_manifest(tmp_path / "folder", check=True)["files"]) == {"new"}
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
@@ -48,6 +51,28 @@ def test_an_interrupt_right_after_the_last_rename_leaves_the_new_folder(
     with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "folder") as out:
         (out / "new").write_text("new")
     assert _files(tmp_path) == ["folder", "folder/new"]
+
+
+def test_what_is_renamed_is_on_the_disk_before_and_the_new_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    replace, rename, fsync, settle = Path.replace, Path.rename, os.fsync, content.settle_files
+
+    def synced(handle: int) -> None:
+        calls.append("names" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", lambda path, target: calls.append("replace") or replace(path, target))
+    monkeypatch.setattr(Path, "rename", lambda path, target: calls.append("rename") or rename(path, target))
+    monkeypatch.setattr(content, "settle_files", lambda folder: calls.append("files") or settle(folder))
+    content.write_file(tmp_path / "file", "new")
+    assert calls == ["file", "replace", "names"]
+    calls.clear()
+    with new_folder(tmp_path / "folder") as out:
+        (out / "new").write_text("new")
+    assert calls == ["files", "rename", "names"]
 
 
 def _files(folder: Path) -> list[str]:
