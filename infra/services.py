@@ -16,12 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import RootModel
+
 from editloop.content import write_file
 from editloop.errors import EditLoopError
 from editloop.file_lock import locked_folder
 from editloop.interruption import defer_signals, interrupt_on_termination
+from editloop.json_file import read_json_record
 from editloop.lineage.signing import SIGNING_KEY, VERIFY_KEY, keys_in, make_keys
 from editloop.object_storage import is_address
+from editloop.settings_file import FrozenModel
 from infra.service_databases import log_tail, provide_databases
 from infra.service_processes import find_leader, is_free, start_process, stop_processes
 from infra.service_programs import (
@@ -83,6 +87,19 @@ class Services:
                 VERIFY_KEY: str(keys_in(self.home).public),
             }
         return variables
+
+
+class ServiceCredentials(FrozenModel):
+    """What is kept of a service: where it listens, and the way in."""
+
+    port: int
+    user: str
+    password: str
+    secret: str
+
+
+class Credentials(RootModel[dict[ServiceName, ServiceCredentials]]):
+    """Content of `credentials.json`."""
 
 
 @dataclass(frozen=True)
@@ -239,8 +256,10 @@ def _load(home: Path) -> dict[ServiceName, Service]:
     path = home / "credentials.json"
     if not path.is_file():
         return {}
-    credentials = json.loads(path.read_text())
-    return {name: Service(name=name, home=home, **credentials[name]) for name in NAMES if name in credentials}
+    credentials = read_json_record(
+        path, Credentials, f"Restore it: {home} has the databases, and this the way in."
+    ).root
+    return {name: Service(name=name, home=home, **saved.model_dump()) for name, saved in credentials.items()}
 
 
 def _save(home: Path, service: Service) -> None:

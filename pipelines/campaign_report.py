@@ -1,6 +1,5 @@
 """The quality report of a campaign, from Label Studio's present answers or from a folder of judgements."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +13,10 @@ from annotation.campaigns.pictures import campaign_pictures
 from annotation.quality.page_cards import Answered, ReviewPages
 from annotation.quality.quality import reviewed_quality
 from annotation.quality.quality_page import quality_page
-from editloop.content import read_manifest, write_file, write_json
+from editloop.content import RESTORE, read_manifest, write_file, write_json
 from editloop.data.candidates_folder import read_lines, read_tasks
 from editloop.data.vocabulary import CHECK_KINDS, CannotJudge, Decision, Judgement, Page
+from editloop.json_file import read_json
 from infra.settings import service_settings
 
 
@@ -70,7 +70,7 @@ def saved_report(folder: Path, candidates: Path | None) -> QualityReport:
         EditLoopError: The folder is not complete.
     """
     read_manifest(folder)
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = read_json(folder / "summary.json", RESTORE)
     exported = folder / "export.json"
     settings = service_settings()
     answered = Answered(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from editloop.content import MANIFEST, complete_folder, read_manifest, sha256_bytes, sha256_json
+from editloop.content import complete_folder, read_manifest, sha256_bytes, sha256_json
 from editloop.data.edits_file import read_edits
 from editloop.data.picture_file import file_picture_sha256
 from editloop.errors import EditLoopError
@@ -112,4 +112,7 @@ def _write(target: Path, origin: Path, lines: list[dict[str, Any]], facts: dict[
 
 
 def _holds(folder: Path, facts: dict[str, Any]) -> bool:
-    return (folder / MANIFEST).is_file() and read_manifest(folder)["facts"] == facts
+    try:
+        return bool(read_manifest(folder, check=True)["facts"] == facts)
+    except (EditLoopError, OSError):
+        return False  # not there yet, or damaged: it is written anew

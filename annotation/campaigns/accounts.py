@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import httpx
+from pydantic import RootModel
 
 from annotation.campaigns.label_studio import LabelStudioApi
 from editloop.content import write_file
 from editloop.data.account_name import account_name, email_of
 from editloop.errors import EditLoopError
+from editloop.json_file import read_json_record
 from editloop.settings_file import FrozenModel
 from infra.settings import ServiceSettings
 
@@ -33,6 +35,10 @@ class Account(FrozenModel):
     token: str
 
 
+class Accounts(RootModel[dict[str, Account]]):
+    """Content of the accounts file."""
+
+
 def read_accounts(settings: ServiceSettings) -> dict[str, Account]:
     """Read the accounts file.
 
@@ -41,11 +47,14 @@ def read_accounts(settings: ServiceSettings) -> dict[str, Account]:
 
     Returns:
         Accounts by name; empty without an accounts file.
+
+    Raises:
+        EditLoopError: The file is damaged.
     """
     path = settings.annotators_file
     if path is None or not path.is_file():
         return {}
-    return {name: Account(**fields) for name, fields in json.loads(path.read_text()).items()}
+    return read_json_record(path, Accounts, "Restore it: nobody else knows the annotators' passwords.").root
 
 
 def ensure_annotators(client: Any, names: Iterable[str], settings: ServiceSettings) -> dict[str, int]:

@@ -23,8 +23,10 @@ from annotation.campaigns.pictures import picture_store
 from annotation.campaigns.project import PlannedTask, import_tasks, kept_by_page, make_project, project_title, task_rows
 from annotation.campaigns.record import CampaignRecord, ProjectMade, append_event, now, read_record
 from annotation.quality.conflicts import conflicts
+from editloop.content import RESTORE
 from editloop.data.vocabulary import Page, Record
 from editloop.errors import EditLoopError
+from editloop.json_file import read_json_record
 from editloop.progress import track
 from infra.settings import ServiceSettings
 
@@ -121,7 +123,7 @@ def _live_queue(api: LabelStudioApi, record: CampaignRecord) -> Campaign | None:
 def _open(client: Any, settings: ServiceSettings, record: CampaignRecord, folder: Path) -> Campaign:
     campaign = record.campaign
     ensure_annotators(client, [str(campaign.lead)], settings)
-    words = CampaignSettings.model_validate_json((folder / "settings.json").read_text()).axes
+    words = read_json_record(folder / "settings.json", CampaignSettings, RESTORE).axes
     project_id = make_project(
         LabelStudioApi(settings),
         project_title(campaign.name, ": adjudication"),

@@ -6,10 +6,11 @@ from typing import Any
 from pydantic import Field
 
 from annotation.campaigns.campaign_settings import Training
-from editloop.content import read_manifest
+from editloop.content import RESTORE, read_manifest
 from editloop.data.candidates_folder import read_lines
 from editloop.data.vocabulary import Axis, Page, Record
 from editloop.errors import EditLoopError
+from editloop.json_file import read_json_record
 from infra.settings import ServiceSettings
 
 REQUEST_SECONDS = 120
@@ -83,9 +84,12 @@ def read_campaign(folder: Path) -> Campaign:
 
     Args:
         folder: The campaign's folder.
+
+    Raises:
+        EditLoopError: The folder is no campaign's, or is damaged.
     """
     read_manifest(folder)
-    return Campaign.model_validate_json((folder / "campaign.json").read_text())
+    return read_json_record(folder / "campaign.json", Campaign, RESTORE)
 
 
 def load_pages(folder: Path) -> dict[str, Page]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from editloop.content import MANIFEST, sha256_file, sha256_json, write_json
 from editloop.data.picture_file import file_picture_sha256
 from editloop.errors import EditLoopError
+from editloop.json_file import read_json
 from editloop.lineage import tracking
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -58,5 +59,5 @@ def edits_pictures(sha256: str, run_id: str) -> set[str]:
         if sha256_json(files) != sha256:
             return set()
         write_json(cache_path, files)
-    digests: dict[str, str] = json.loads(cache_path.read_text())
+    digests: dict[str, str] = read_json(cache_path, "Remove it; it is made again.")
     return set(digests.values())

@@ -1,6 +1,5 @@
 """What calls share that score in parts and go on where they stopped: a progress bar, and a check of what is saved."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from editloop.content import write_json
 from editloop.errors import EditLoopError
 from editloop.file_lock import file_lock
+from editloop.json_file import read_json
 
 
 def scoring_progress(**options: Any) -> Progress:
@@ -46,7 +46,8 @@ def locked_folder(folder: Path, name: str, facts: Mapping[str, Any], holds: str,
     folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder / "lock", f"{folder}: another call is writing there; wait for it or stop it."):
         if (folder / name).is_file():
-            check_facts(json.loads((folder / name).read_text()), facts, holds, advice)
+            stored = read_json(folder / name, f"Remove {folder} to score anew.")
+            check_facts(stored if isinstance(stored, dict) else {}, facts, holds, advice)
         else:
             write_json(folder / name, facts)
         yield

@@ -75,6 +75,15 @@ def test_changed_edits_are_split_anew(tmp_path: Path) -> None:
     assert read_manifest(split_edits(tmp_path / "parts", file, seed=0).judged)["sha256"] != before
 
 
+@pytest.mark.parametrize("file", ["manifest.json", "edits.jsonl"])
+def test_a_part_that_was_damaged_is_written_anew(tmp_path: Path, file: str) -> None:
+    edits = team_file(tmp_path / "team", 40)
+    judged = split_edits(tmp_path / "parts", edits, seed=0).judged
+    before = read_manifest(judged)
+    (judged / file).write_text("[]")
+    assert read_manifest(split_edits(tmp_path / "parts", edits, seed=0).judged, check=True) == before
+
+
 def test_too_few_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(EditLoopError, match="source images"):
         split_edits(tmp_path / "parts", team_file(tmp_path / "team", 2), seed=0)

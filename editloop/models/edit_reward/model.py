@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from editloop.content import complete_folder
 from editloop.errors import EditLoopError
+from editloop.json_file import read_json
 from editloop.models.backbones.checkpoints import image_processor_of
 from editloop.models.backbones.placement import check_model_folder
 from editloop.models.backbones.prefix_tree import last_hidden
@@ -147,7 +148,10 @@ class RewardModel(nn.Module):
             )
         check_model_folder(folder)
         settings = validate_settings(
-            RewardSettings, _read_json(folder / SETTINGS), f"reward model {folder / SETTINGS}", "Restore the file."
+            RewardSettings,
+            read_json(folder / SETTINGS, "Restore the file."),
+            f"reward model {folder / SETTINGS}",
+            "Restore the file.",
         )
         warn_of_substitute(settings, folder)
         heads = survey_weights(folder / HEADS_FILE)
@@ -331,13 +335,6 @@ class RewardModel(nn.Module):
                 start = stop
         if batch:
             yield batch
-
-
-def _read_json(path: Path) -> object:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise EditLoopError(f"{path}: cannot be read as JSON ({error}). Restore the file.") from None
 
 
 def shipped_reward(name: str) -> Path | None:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import ValidationError
 from transformers import PreTrainedTokenizerFast
 
 from editloop.content import MANIFEST, complete_folder, read_manifest, sha256_file, sha256_json
 from editloop.errors import EditLoopError
+from editloop.json_file import read_json, read_json_record
 from editloop.models.backbones.checkpoints import image_processor_of, load_backbone
 from editloop.models.backbones.placement import check_model_folder
 from editloop.models.backbones.spreading import Spread
@@ -130,10 +130,7 @@ def read_settings(folder: Path) -> EditScoreSettings:
     """
     if not (folder / SETTINGS).is_file():
         raise EditLoopError(f"EditScore model {folder}: no {SETTINGS} there. Give a model's folder or a shipped name.")
-    try:
-        return EditScoreSettings.model_validate_json((folder / SETTINGS).read_text())
-    except ValidationError as error:
-        raise EditLoopError(f"{folder}/{SETTINGS}: {error}") from error
+    return read_json_record(folder / SETTINGS, EditScoreSettings, "Restore the file.")
 
 
 def save_adapter_model(
@@ -176,7 +173,7 @@ def resolve_base(folder: Path, base: str | Path | None) -> Path:
     Raises:
         EditLoopError: There is no such base, or its content is not that of the base that the adapter was trained on.
     """
-    reference = BaseReference.model_validate_json((folder / BASE).read_text())
+    reference = read_json_record(folder / BASE, BaseReference, "Restore the file.")
     base_path = base_folder(base or reference.base)
     digest = base_digest(base_path)
     if digest != reference.sha256:
@@ -204,7 +201,8 @@ def check_base_name(adapter: Adapter, folder: Path, name: str | None) -> None:
     """
     expected_name = adapter.base.rstrip("/").rsplit("/", 1)[-1]
     path = folder.absolute()
-    config_name = str(json.loads((folder / "config.json").read_text()).get("_name_or_path") or "")
+    config = read_json(folder / "config.json", "Give the base's folder with its config.json.")
+    config_name = str(config.get("_name_or_path") or "") if isinstance(config, dict) else ""
     cached_names = [part.rsplit("--", 1)[-1] for part in path.parts if part.startswith("models--")]
     names = (
         {name.rsplit("/", 1)[-1]} if name else {path.name, config_name.rstrip("/").rsplit("/", 1)[-1], *cached_names}

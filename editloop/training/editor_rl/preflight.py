@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from editloop.content import MANIFEST, read_manifest
+from editloop.content import MANIFEST, RESTORE, read_manifest
 from editloop.data.edits_file import EditRow
 from editloop.errors import EditLoopError
 from editloop.evaluation.editors import ORACLE
+from editloop.json_file import read_json_record
 from editloop.models.edit_reward.model import SETTINGS as REWARD_SETTINGS
 from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.editors.instruction_check import check_instructions
@@ -53,7 +54,7 @@ def check_job(
         outline.adapter_layers(settings.targets or None)
     settings_file = reward_source.folder / REWARD_SETTINGS
     if settings_file.is_file():
-        reward = RewardSettings.model_validate_json(settings_file.read_text())
+        reward = read_json_record(settings_file, RewardSettings, RESTORE)
         for size in {*working_sizes(practised, outline, settings.area), *working_sizes(held_out, outline)}:
             check_size(reward_source.name, reward, size)
     for address in watch:
