@@ -7,6 +7,7 @@ what an earlier call finished, so a call that was killed is simply repeated.
 import json
 import os
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -60,7 +61,8 @@ def run_demo(
         keep: Leave the services running after a call that succeeds.
 
     Raises:
-        EditLoopError: The input is faulty (nothing is written then), another demo runs in the folder, or a step failed.
+        EditLoopError: The input is faulty (nothing is written then), another demo runs in the folder, a step failed,
+            or the lineage of a champion has a gap; the report is there then.
     """
     began, console, keep_services = time.time(), text_console(), False
     with interrupt_on_termination(), command_lock(out, "demo"), warm_steps(), ThreadPoolExecutor(1) as beside:
@@ -88,6 +90,7 @@ def run_demo(
             gather_report_data(folder, turn.outputs)
             report = write_report(folder)
             _show(console, summary, report)
+            check_lineage(summary["verify"])
             keep_services = keep
         finally:
             if not keep_services:
@@ -142,6 +145,20 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
     for run in reconciled.runs:
         turn.read(run.key)
     return turn
+
+
+def check_lineage(chains: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that the lineage of every champion is complete.
+
+    Args:
+        chains: What `Chain.summary` returns, by the model's name.
+
+    Raises:
+        EditLoopError: It has a gap. One line for each model.
+    """
+    gaps = [f"lineage of {name}: {chain['gap']}" for name, chain in chains.items() if not chain["complete"]]
+    if gaps:
+        raise EditLoopError("\n".join([*gaps, "`editloop trace MODEL` shows the whole chain."]))
 
 
 def _follow_up(loop: LoopSettings, inputs: Inputs) -> dict[str, Any]:
