@@ -8,9 +8,10 @@ import typer
 
 from editloop.errors import EditLoopError
 from pipelines.environment import services_of
+from pipelines.input_options import input_folder
 from pipelines.service_option import DEFAULT_SERVICES, Services
 
-dataset_app = typer.Typer(no_args_is_help=True, help="The dataset's versions: take out what somebody withdrew.")
+dataset_app = typer.Typer(no_args_is_help=True, help="The dataset's versions: exports and withdrawals.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -104,6 +105,23 @@ def withdraw_command(
         _print_json(report.summary())
     else:
         show_withdrawal(report)
+
+
+@dataset_app.command("export")
+def export_dataset_command(
+    dataset: Annotated[Path, typer.Argument(callback=input_folder("dataset"), help="Folder of the dataset.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; its name becomes the title of its card.")],
+) -> None:
+    """Write a dataset as a folder for the Hugging Face hub: parquet by split with the pictures inside, and a card.
+
+    `datasets.load_dataset(FOLDER, "candidates")` and `"pairs"` read it. The folder does not say who rated what.
+
+    For example: editloop dataset export runs/demo/dataset/preferences --out hub/our-preferences
+    """
+    from editloop.datasets.hub_folder import export_hub_folder
+
+    for split in export_hub_folder(dataset, out):
+        print(f"{split.name}: {split.tasks} tasks, {split.candidates} edits, {split.pairs} pairs")
 
 
 def _print_json(value: Any) -> None:

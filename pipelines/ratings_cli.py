@@ -102,28 +102,57 @@ def export_ratings_command(
     judgements: Annotated[
         Path, typer.Argument(callback=input_folder("judgements"), help="Folder that stage collect or an import wrote.")
     ],
-    out: Annotated[Path, typer.Option(help="A .csv or .parquet file; for EditReward's rows a folder.")],
+    out: Annotated[Path, typer.Option(help="A .csv or .parquet file for a table; else a folder.")],
     candidates: Annotated[
         Path | None,
-        typer.Option(callback=input_folder("candidates"), help="Folder of the candidates; EditReward's rows need it."),
+        typer.Option(callback=input_folder("candidates"), help="Folder of the candidates; all but tables need it."),
     ] = None,
-    form: Format = "table",
+    form: Annotated[
+        Literal["table", "editreward", "editreward-parquet", "label-studio"],
+        typer.Option(
+            "--format",
+            help="table: a row an item and rater, with raters' names; editreward: the rows of EditReward's trainer; "
+            "editreward-parquet: as its data is published; label-studio: tasks for a project's import.",
+        ),
+    ] = "table",
+    with_annotators: Annotated[
+        bool, typer.Option("--with-annotators", help="Write the annotators' names into Label Studio's tasks.")
+    ] = False,
 ) -> None:
-    """Write judgements as a long table, or as EditReward's rows with their pictures."""
+    """Write judgements as a table, as EditReward's pairs with their pictures, or as Label Studio's tasks.
+
+    But for a table, no format names the annotators by itself. What a format cannot hold is left out and counted.
+
+    For example: editloop ratings export data/j --candidates data/c --format editreward-parquet --out data/published
+    """
     from annotation.formats.judgements_folder import read_judgements
 
+    if with_annotators and form != "label-studio":
+        raise EditLoopError(
+            f"--with-annotators: --format {form} {'always has' if form == 'table' else 'cannot hold'} names. Leave it "
+            "out, or give --format label-studio."
+        )
     judgement_rows = read_judgements(judgements)
-    if form == "editreward":
-        from annotation.formats.editreward_rows import export_rows
-        from editloop.data.candidates_folder import read_tasks
+    if form == "table":
+        from annotation.formats.ratings_table import write_judgements
 
-        if candidates is None:
-            raise EditLoopError("--candidates is missing: EditReward's rows show pictures, and that folder has them.")
-        print(f"{export_rows(judgement_rows, read_tasks(candidates), candidates, out)} rows")
+        if out.suffix not in (".csv", ".parquet"):
+            raise EditLoopError(f"--out {out}: a table is a .csv or a .parquet file.")
+        write_judgements(judgement_rows, out)
+        print(f"{len(judgement_rows)} ratings")
         return
-    from annotation.formats.ratings_table import write_judgements
+    if candidates is None:
+        raise EditLoopError(f"--candidates is missing: --format {form} shows pictures, and that folder has them.")
+    from annotation.formats.editreward_rows import export_parquet, export_rows
+    from annotation.formats.label_studio_export import export_label_studio
+    from editloop.data.candidates_folder import read_tasks
 
-    if out.suffix not in (".csv", ".parquet"):
-        raise EditLoopError(f"--out {out}: a table is a .csv or a .parquet file.")
-    write_judgements(judgement_rows, out)
-    print(f"{len(judgement_rows)} ratings")
+    tasks = read_tasks(candidates)
+    if form == "label-studio":
+        report = export_label_studio(judgement_rows, tasks, candidates, out, with_annotators=with_annotators)
+    else:
+        export = export_rows if form == "editreward" else export_parquet
+        report = export(judgement_rows, tasks, candidates, out)
+    print(f"{report.rows} {'tasks' if form == 'label-studio' else 'rows'}")
+    for what, count in report.left_out.items():
+        print(f"left out: {count} {what}")

@@ -17,8 +17,8 @@ import numpy as np
 import psutil
 
 from editloop.certificates import shared_certificates
+from editloop.data.png_encoding import encode_png
 from editloop.models.judge_protocol import EditGroup
-from editloop.scoring.encoding import encode_png
 from editloop.scoring.server_client import JudgeClientSettings, ServedJudge
 
 TOKEN = "a-secret"

@@ -140,7 +140,7 @@ class FolderStore:
     def shown(self, campaign: str) -> Callable[[str], ShownPicture]:
         folder = self.root / campaign
         names = [entry.name for entry in os.scandir(folder)] if folder.is_dir() else []
-        return _shown(self, campaign, names)
+        return shown_pictures(self, campaign, names)
 
     def address(self, campaign: str, name: str) -> str:
         return f"/data/local-files/?d={campaign}/{name}"
@@ -216,7 +216,7 @@ class BucketStore:
     def shown(self, campaign: str) -> Callable[[str], ShownPicture]:
         folder = ObjectFolder(f"{SCHEME}{self.bucket}/{self._key(campaign)}")
         try:
-            return _shown(self, campaign, folder.names())
+            return shown_pictures(self, campaign, folder.names())
         except StorageError as error:
             raise EditLoopError(f"The pictures in the bucket of EDITLOOP_PICTURES cannot be listed: {error}") from error
 
@@ -245,8 +245,14 @@ def _check_content(digest: str, path: Path) -> None:
         raise EditLoopError(f"{path} is not the picture {digest} but {actual}: it was changed. Make its folder anew.")
 
 
-def _shown(store: PictureStore, campaign: str, names: Iterable[str]) -> Callable[[str], ShownPicture]:
-    """Return how a campaign's pages show an image, from the names in its folder of the store."""
+def shown_pictures(store: PictureStore, campaign: str, names: Iterable[str]) -> Callable[[str], ShownPicture]:
+    """Return the function that tells how pages show an image, from its sha256.
+
+    Args:
+        store: The store, for the addresses.
+        campaign: Key of the campaign, or another folder below the store's root.
+        names: Names of the files in that folder: images and display copies.
+    """
     copies = {match[1]: match for match in map(COPY.fullmatch, names) if match}
 
     def shown(sha256: str) -> ShownPicture:

@@ -17,6 +17,8 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
+from PIL import Image
+
 from annotation.formats.editreward_pairs import EncodedPicture, RatedPair, Ratings, count_pairs, pair_files, read_pairs
 from annotation.formats.judgements_folder import ImportedData, write_imported
 from annotation.formats.ratings_table import SHOWN_FAULTS, UNKNOWN_TIME
@@ -31,6 +33,9 @@ from editloop.work_dir import work_dir
 RATER = "editreward"
 ROWS_AHEAD = 8
 """Rows in work for each thread: enough to keep it busy, few enough to hold their images."""
+BLOCKS_KEPT = 4
+"""Blocks of memory, of at most 16 MB, that Pillow keeps for each thread. By default it gives each image's memory back
+to the system, and new memory takes as long as half of the decoding."""
 
 
 class ImportReport(NamedTuple):
@@ -127,11 +132,14 @@ def _stored_rows(files: dict[str, Path], work: Path) -> Iterator[tuple[str, _Sto
 @contextmanager
 def _pool() -> Iterator[ThreadPoolExecutor]:
     """A thread a processor. Rows that have not begun when the block ends are not begun."""
-    pool = ThreadPoolExecutor(os.cpu_count(), "pictures")
+    threads = os.cpu_count() or 1
+    pool, kept_before = ThreadPoolExecutor(threads, "pictures"), Image.core.get_blocks_max()
+    Image.core.set_blocks_max(BLOCKS_KEPT * threads)
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+        Image.core.set_blocks_max(kept_before)
 
 
 def _journal_rows(journal: Path) -> dict[str, list[_StoredPair | str]]:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from editloop.data.png_encoding import encode_png
 from editloop.errors import EditLoopError
 from editloop.text_file import path_kind
 
@@ -50,9 +51,6 @@ RAMP_STEPS = 17
 """Values of each channel on which a profile is compared with sRGB."""
 SAME_COLOURS = 2
 """Levels of 255. Versions of sRGB's profile differ by up to so many: they change nothing that can be seen."""
-
-STORED_LEVEL = 1
-"""zlib's level of stored images: 30 to 60 % of the default level's time, and 8 to 12 % more bytes, on photographs."""
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 """What Pillow's decoders raise on broken bytes."""
@@ -163,9 +161,10 @@ def store_png(image: Image.Image, folder: Path) -> str:
         image: An RGB image.
         folder: The folder to write into; created where it is missing.
     """
-    sha256 = picture_sha256(image)
+    pixels = np.asarray(image)
+    sha256 = picture_sha256(pixels)
     folder.mkdir(exist_ok=True)
-    (folder / f"{sha256}.png").write_bytes(png_bytes(image, compress_level=STORED_LEVEL))
+    (folder / f"{sha256}.png").write_bytes(encode_png(pixels))
     return sha256
 
 

@@ -1,21 +1,8 @@
-"""Encode images for a judge that is reached over HTTP."""
+"""Size of the images for a judge that is reached over HTTP."""
 
 from PIL import Image
 
-from editloop.data.picture_file import png_bytes
 from editloop.models.judge_protocol import Picture
-
-
-def encode_png(picture: Picture) -> bytes:
-    """Encode an image losslessly as a PNG file.
-
-    Args:
-        picture: The image, uint8 (height, width, 3).
-
-    Returns:
-        The bytes of the file.
-    """
-    return png_bytes(Image.fromarray(picture), compress_level=1)
 
 
 def limit_pixels(picture: Picture, pixels: int) -> Image.Image:

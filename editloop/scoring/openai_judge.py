@@ -20,11 +20,12 @@ from pydantic import Field, JsonValue, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from editloop.content import sha256_json
+from editloop.data.png_encoding import encode_png
 from editloop.errors import EditLoopError
 from editloop.models.edit_score.settings import EditScoreSettings
 from editloop.models.judge_protocol import EditGroup, JudgeUnavailableError, Picture, Score, StaleJudgeError
 from editloop.scoring.edit_score_questions import EditScoreQuestions
-from editloop.scoring.encoding import encode_png, limit_pixels
+from editloop.scoring.encoding import limit_pixels
 from editloop.scoring.endpoint_questions import ChatQuestion, ChatReply, EndpointQuestions
 from editloop.scoring.judge_file import read_judge_file
 from editloop.scoring.rating_judges import LineJudge

@@ -7,6 +7,7 @@ import httpx
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import SettingsConfigDict
 
+from editloop.data.png_encoding import encode_png
 from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import (
     EditGroup,
@@ -16,7 +17,6 @@ from editloop.models.judge_protocol import (
     Score,
     StaleJudgeError,
 )
-from editloop.scoring.encoding import encode_png
 from editloop.scoring.retrying_client import ClientSettings, RetryingClient
 from editloop.scoring.server_messages import ModelReply, ScoreReply, ScoreRequest, describe_validation_error
 

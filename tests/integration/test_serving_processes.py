@@ -12,8 +12,8 @@ import httpx
 import psutil
 import pytest
 
+from editloop.data.png_encoding import encode_png
 from editloop.models.judge_protocol import EditGroup, StaleJudgeError
-from editloop.scoring.encoding import encode_png
 from tests.pixel_judge import KILLER, PixelJudge
 from tests.served_judge import ADDRESS, Server, body, group, pictures, post, ready, served
 

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from editloop.data.png_encoding import encode_png
 from editloop.models.judge_protocol import EditGroup
-from editloop.scoring.encoding import encode_png
 from editloop.scoring.server_messages import ScoreRequest
 from editloop.scoring.serving.app import DecodedRequest, HttpRefusal
 from tests.pixel_judge import INFINITE, UNJUDGEABLE

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
-from editloop.scoring.encoding import encode_png
+from editloop.data.png_encoding import encode_png
 from editloop.scoring.server_messages import ScoreReply, ScoreRequest
 from editloop.studies.world.scenes import random_edit
 from tests.performance.bench import Benchmark

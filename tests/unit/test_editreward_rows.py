@@ -1,17 +1,21 @@
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from annotation.formats import editreward_rows
 from annotation.formats.editreward_import import import_pairs
-from annotation.formats.editreward_rows import export_rows
+from annotation.formats.editreward_rows import export_parquet, export_rows
 from annotation.formats.judgements_folder import read_judgements
+from annotation.formats.label_studio_export import export_label_studio
 from components.dataset.declaration import DatasetParameters
 from editloop.content import read_manifest
 from editloop.data.candidates_folder import read_tasks
 from editloop.data.vocabulary import Judgement
 from editloop.errors import EditLoopError
+from tests.unit.test_editreward_import import PUBLISHED
 
 
 def picture(path, seed):
@@ -112,6 +116,49 @@ def test_public_rows_come_back_as_they_were(public, tmp_path):
     )
 
 
+def test_parquet_as_published_comes_back_as_it_was_in_several_files(public, tmp_path, monkeypatch):
+    import_pairs(public / "train.json", tmp_path / "c", tmp_path / "j")
+    monkeypatch.setattr(editreward_rows, "ROWS_A_GROUP", 2)
+    monkeypatch.setattr(editreward_rows, "MEGABYTES", 0.005)
+    judgements = read_judgements(tmp_path / "j")
+    report = export_parquet(judgements, read_tasks(tmp_path / "c"), tmp_path / "c", tmp_path / "out")
+    assert report == (7, {})
+    files = sorted((tmp_path / "out").glob("train-*.parquet"))
+    assert len(files) > 1
+    assert pq.ParquetFile(files[0]).metadata.row_group(0).num_rows == 2
+    assert import_pairs(tmp_path / "out", tmp_path / "c2", tmp_path / "j2") == (7, 2, 6, ())
+    assert (tmp_path / "j2" / "judgements.jsonl").read_bytes() == (tmp_path / "j" / "judgements.jsonl").read_bytes()
+    assert {task.task_id: set(task.candidates) for task in read_tasks(tmp_path / "c2")} == {
+        task.task_id: set(task.candidates) for task in read_tasks(tmp_path / "c")
+    }
+    for path in (tmp_path / "c" / "images").iterdir():
+        assert path.read_bytes() == (tmp_path / "c2" / "images" / path.name).read_bytes()
+
+
+def test_parquet_as_published_has_the_columns_of_the_published_data(public, tmp_path):
+    """Our reader and writer could agree on wrong columns; the fixture is in the published layout."""
+    import_pairs(public / "train.json", tmp_path / "c", tmp_path / "j")
+    export_parquet(read_judgements(tmp_path / "j"), read_tasks(tmp_path / "c"), tmp_path / "c", tmp_path / "out")
+    ours, published = pq.read_schema(tmp_path / "out" / "train-00000.parquet"), pq.read_schema(PUBLISHED)
+    features, theirs = (json.loads(schema.metadata[b"huggingface"])["info"]["features"] for schema in (ours, published))
+    assert list(features) == ours.names
+    for name in ours.names:
+        assert ours.field(name).type == published.field(name).type
+        assert features[name] == theirs[name]
+    assert features["source_img"] == {"_type": "Image"}
+
+
+def test_a_missing_picture_is_named_and_nothing_is_written(public, tmp_path):
+    import_pairs(public / "train.json", tmp_path / "c", tmp_path / "j")
+    tasks, judgements = read_tasks(tmp_path / "c"), read_judgements(tmp_path / "j")
+    missing = tmp_path / "c" / "images" / f"{tasks[0].source}.png"
+    missing.unlink()
+    for export in (export_rows, export_parquet, export_label_studio):
+        with pytest.raises(EditLoopError, match=rf"{missing}: no such file, but a task names it"):
+            export(judgements, tasks, tmp_path / "c", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
 def test_imported_folders_are_what_the_dataset_stage_reads(public, tmp_path, monkeypatch):
     from components.dataset.stage import run_dataset
 
@@ -145,7 +192,7 @@ def test_contradicting_rows_are_different_people(public, tmp_path):
     assert by["editreward-2"] == {"flux": (4, 4), "ovis": (1, 2), "qwen": (3, 3)}
 
 
-def test_several_annotators_give_votes_and_confidence(public, tmp_path, caplog):
+def test_several_annotators_give_votes_and_confidence(public, tmp_path):
     import_pairs(public / "train.json", tmp_path / "c", tmp_path / "j")
     tasks = read_tasks(tmp_path / "c")
     blue = next(task for task in tasks if task.instruction == "Blue.")
@@ -170,16 +217,21 @@ def test_several_annotators_give_votes_and_confidence(public, tmp_path, caplog):
 
     judgements = says("a", (4, 4), (1, 1)) + says("b", (3, 3), (2, 3)) + says("c", (1, 1), (4, 4))
     judgements += says("d", (2, 3), (3, 2))
-    assert export_rows(judgements, tasks, tmp_path / "c", tmp_path / "out") == 5
+    assert export_rows(judgements, tasks, tmp_path / "c", tmp_path / "out") == (5, {})
     rows = lines(tmp_path / "out" / "rows.jsonl")
     for one in rows:
         assert one["choice_dist"] == ([2, 1] if one["model1"] == "flux" else [1, 2])
         assert one["confidence"] == (0.5 if one["model1"] == "flux" else 0.25)
     assert [one["tie_case"] for one in rows].count(True) == 2
-    assert "left out" not in caplog.text
     missing = [task.model_copy(update={"candidates": task.candidates[:1]}) for task in tasks]
-    assert export_rows(judgements, missing, tmp_path / "c", tmp_path / "none") == 0
-    assert f"4 judgements left out: {tmp_path / 'c'} does not have their candidates" in caplog.text
+    left_out = {
+        f"judgements of edits that {tmp_path / 'c'} does not have": 4,
+        "judgements by somebody who rated no other edit of the task": 4,
+    }
+    for number, export in enumerate((export_rows, export_parquet)):
+        report = export(judgements, missing, tmp_path / "c", tmp_path / f"none-{number}")
+        assert report == (0, left_out)
+        read_manifest(tmp_path / f"none-{number}", check=True)
 
 
 def test_all_faults_of_all_rows_are_told_and_nothing_is_written(public, tmp_path):

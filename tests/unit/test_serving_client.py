@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
+from editloop.data.png_encoding import encode_png
 from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import EditGroup, JudgeUnavailableError, Score, StaleJudgeError
-from editloop.scoring.encoding import encode_png
 from editloop.scoring.server_client import JudgeClientSettings, ServedJudge
 from editloop.scoring.server_messages import ScoreRequest
 from editloop.scoring.server_settings import Limits
