@@ -48,7 +48,7 @@ class ServeSettings(FrozenModel):
     """Processes that decode requests, started as they are needed; each takes about 60 MB when idle."""
     decode_seconds: float = Field(30.0, gt=0)
     """Time limit for decoding a request. The process of one that takes longer is replaced, the answer is 413. A hundred
-    million pixels were measured to take 3 s of a core; JPEGs with all the scans that are allowed take three times that."""
+    million pixels were measured to take 3 s of a core; JPEGs with all the scans allowed take three times that."""
     connections: int = Field(512, ge=2)
     """Open connections. Beyond that, a new one is answered with 429 and closed."""
     proxies: tuple[IPvAnyNetwork, ...] = ()
