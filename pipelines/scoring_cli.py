@@ -127,7 +127,11 @@ def serve_command(
     window_ms: Annotated[
         float, typer.Option(help="Milliseconds that a request waits for others to be batched with, when all is idle.")
     ] = 5.0,
-    queue: Annotated[int, typer.Option(help="Edits that may wait; beyond, the answer is 429 and a time.")] = 256,
+    queue: Annotated[int, typer.Option(help="Edits that may wait; beyond, the answer is 429 and a time.")] = 512,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="Reverse proxy whose X-Forwarded-For names the clients; again for another."),
+    ] = None,
     passes: Passes = None,
     services: Services = DEFAULT_SERVICES,
 ) -> None:
@@ -149,7 +153,14 @@ def serve_command(
 
     try:
         settings = ServeSettings(
-            host=host, port=port, workers=workers, passes=passes, max_batch=max_batch, window_ms=window_ms, queue=queue
+            host=host,
+            port=port,
+            workers=workers,
+            passes=passes,
+            max_batch=max_batch,
+            window_ms=window_ms,
+            queue=queue,
+            proxies=proxy or (),
         )
     except ValidationError as error:
         wrong = "; ".join(

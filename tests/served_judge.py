@@ -54,6 +54,11 @@ class Server:
     def judge(self, **settings: Any) -> ServedJudge:
         return ServedJudge(self.url, JudgeClientSettings(token=TOKEN, **{"patience": 60.0, **settings}))
 
+    def decoders(self) -> list[psutil.Process]:
+        """The processes that decode requests."""
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if "editloop.scoring.serving.decoding" in child.cmdline()]
+
     def metric(self, name: str) -> float:
         lines = httpx.get(f"{self.url}/metrics", headers=ADDRESS, verify=shared_certificates()).text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.split("{")[0].split(" ")[0] == name)

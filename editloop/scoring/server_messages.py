@@ -53,7 +53,7 @@ class ScoreRequest(Message):
 
     instruction: str
     source: EncodedPicture
-    edits: list[EncodedPicture] = Field(min_length=1)
+    edits: list[EncodedPicture] = Field(min_length=1, fail_fast=True)  # a fault in each of millions takes gigabytes
 
 
 class AxisMessage(Message):

@@ -1,6 +1,6 @@
 """Settings of a scoring server, and the limits of a request to it."""
 
-from pydantic import Field, SecretStr
+from pydantic import Field, IPvAnyNetwork, SecretStr
 
 from editloop.environment import EnvironmentSettings
 from editloop.settings_file import FrozenModel
@@ -38,10 +38,21 @@ class ServeSettings(FrozenModel):
     window_ms: float = Field(5.0, ge=0, le=10_000)
     """Milliseconds that the oldest request in the queue waits for others to be batched with. While all workers are
     busy, requests gather anyway."""
-    queue: int = Field(256, ge=1)
-    """Edits that may wait. Beyond that, a request is answered with 429 and a Retry-After header."""
+    queue: int = Field(512, ge=1)
+    """Edits that may wait. Beyond that, a request is answered with 429 and a Retry-After header. No client (an IPv4
+    address or an IPv6 /64 network) may have more of them than it leaves to others: alone it has half. The same holds
+    for memory, decoders and connections."""
     held_megabytes: int = Field(2048, ge=64)
     """Memory for the bodies and images of all requests in progress. Beyond that, a request is answered with 429."""
+    decoders: int = Field(4, ge=1)
+    """Processes that decode requests, started as they are needed; each takes about 60 MB when idle."""
+    decode_seconds: float = Field(30.0, gt=0)
+    """Time limit for decoding a request. The process of one that takes longer is replaced, the answer is 413. A hundred
+    million pixels were measured to take 3 s of a core; JPEGs with all the scans allowed take three times that."""
+    connections: int = Field(512, ge=2)
+    """Open connections. Beyond that, a new one is answered with 429 and closed."""
+    proxies: tuple[IPvAnyNetwork, ...] = ()
+    """Addresses or networks of reverse proxies: who asks is then what their X-Forwarded-For says."""
     tries: int = Field(3, ge=1)
     """How many workers may die over a request before it is answered with 503. A worker that dies takes its batch with
     it; each request of that batch is then tried alone, so that a request that kills workers harms no other."""

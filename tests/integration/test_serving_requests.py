@@ -5,7 +5,9 @@ import io
 import json
 import socket
 import threading
+import time
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,10 +19,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from editloop.data.picture_file import LARGEST_PICTURE, png_bytes
 from editloop.data.png_encoding import encode_png
 from editloop.models.judge_protocol import EditGroup
-from editloop.scoring.server_messages import ScoreRequest
-from editloop.scoring.serving.app import DecodedRequest, HttpRefusal
 from tests.pixel_judge import INFINITE, UNJUDGEABLE
 from tests.served_judge import ADDRESS, TOKEN, Server, body, pictures, post, served
 
@@ -127,11 +128,84 @@ def test_whoever_sends_slowly_is_cut_off_and_holds_up_nobody(tmp_path: Path) -> 
         assert post(running, body()).status_code == 200
 
 
-def test_pictures_of_a_client_that_has_left_are_not_decoded() -> None:
-    gone = threading.Event()
-    gone.set()
-    with pytest.raises(HttpRefusal, match="499"):
-        DecodedRequest(ScoreRequest.model_validate(body()), 1_000_000, gone)
+def test_two_clients_with_the_largest_pictures_hold_up_no_third(tmp_path: Path) -> None:
+    """Two hostile addresses each keep eight requests under way; a third is answered meanwhile.
+
+    Theirs are of the largest picture that is read, and of a broken one behind it: the judge is never asked.
+    """
+    side = int(LARGEST_PICTURE**0.5)
+    source = base64.b64encode(png_bytes(Image.new("RGB", (side, side), "red"), compress_level=1)).decode()
+    large = json.dumps(body(source=source, edits=[truncated()])).encode()
+    over = threading.Event()
+    statuses: Counter[int] = Counter()
+
+    def attack(url: str, address: str) -> None:
+        with from_address(address) as client:
+            while not over.is_set():
+                try:
+                    statuses[post_bytes(client, url, large).status_code] += 1
+                except httpx.TransportError:  # the server's end
+                    return
+
+    with ThreadPoolExecutor(16) as pool, served(tmp_path, stop_seconds=0) as running:
+        for address in ["127.0.0.2", "127.0.0.3"] * 8:
+            pool.submit(attack, running.url, address)
+        try:
+            time.sleep(3)
+            waits: list[float] = []
+            with from_address("127.0.0.4") as client:
+                while len(waits) < 50 or not statuses:
+                    began = time.monotonic()
+                    assert post_bytes(client, running.url, json.dumps(body()).encode()).status_code == 200
+                    waits.append(time.monotonic() - began)
+        finally:
+            over.set()
+    print(f"third client: median {np.median(waits):.2f} s, longest {max(waits):.2f} s; the hostile ones: {statuses}")
+    assert statuses[422], "their pictures were decoded, one after the other"
+    assert np.median(waits) < 3
+    assert max(waits) < 30
+
+
+def test_a_picture_that_takes_too_long_is_refused_and_a_process_of_its_own_is_replaced(tmp_path: Path) -> None:
+    side = int(LARGEST_PICTURE**0.5)
+    slow = base64.b64encode(png_bytes(Image.new("RGB", (side, side), "red"), compress_level=1)).decode()
+    with served(tmp_path, decode_seconds=0.3, decoders=1) as running:
+        assert post(running, body()).status_code == 200
+        (before,) = running.decoders()
+        answer = post(running, body(edits=[slow]))
+        assert answer.status_code == 413
+        assert "edits[0]: the request was not decoded within 0.3 s" in answer.json()["error"]
+        assert post(running, body()).status_code == 200
+        assert [process.pid for process in running.decoders()] != [before.pid]
+        assert running.metric("editloop_undecoded_requests_total") == 1
+
+
+def test_an_address_has_its_share_of_connections_and_others_have_theirs(tmp_path: Path) -> None:
+    with served(tmp_path, connections=8) as running:
+        server = ("127.0.0.1", httpx.URL(running.url).port)
+        kept = [socket.create_connection(server, source_address=("127.0.0.2", 0)) for _ in range(4)]
+        with socket.create_connection(server, source_address=("127.0.0.2", 0)) as surplus:
+            answer = b"".join(iter(partial(surplus.recv, 4096), b""))
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        assert b"Retry-After: 1" in answer
+        assert b"share of the open connections" in answer
+        assert post(running, body()).status_code == 200
+        for connection in kept:
+            connection.close()
+        deadline = time.monotonic() + 10
+        with from_address("127.0.0.2") as client:
+            while (answered := post_bytes(client, running.url, json.dumps(body()).encode())).status_code == 429:
+                assert time.monotonic() < deadline
+        assert answered.status_code == 200
+
+
+def from_address(address: str) -> httpx.Client:
+    """A client with an address of its own among the loopback's."""
+    return httpx.Client(transport=httpx.HTTPTransport(local_address=address), headers=ADDRESS, timeout=120)
+
+
+def post_bytes(client: httpx.Client, url: str, content: bytes) -> httpx.Response:
+    return client.post(f"{url}/v1/score", content=content, headers={"Content-Type": "application/json"})
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,10 @@ from editloop.models.judge_protocol import AxisScore, EditGroup, Score
 from editloop.scoring.server_messages import ScoreMessage
 from editloop.scoring.server_settings import ServeSettings
 from editloop.scoring.serving.app import make_app
-from editloop.scoring.serving.batching import Batcher, OverloadedError, RefusedError, UnavailableError
+from editloop.scoring.serving.batching import Batcher, RefusedError
+from editloop.scoring.serving.fair_share import FairShare, client_of
 from editloop.scoring.serving.meters import Meters
+from editloop.scoring.serving.refusal import OverloadedError, UnavailableError
 from editloop.scoring.serving.server import serve_token, worker_devices
 from editloop.scoring.serving.waiting import QueuedRequest, merge_by_task, take_batch
 from editloop.scoring.serving.worker import ModelFacts, Refusal, WorkerDiedError
@@ -150,7 +152,9 @@ def test_a_full_queue_refuses_with_a_time_that_grows_with_it() -> None:
     async def work(batcher: Batcher) -> Any:
         first = asyncio.create_task(ask(batcher, 0))
         await asyncio.sleep(0.1)
-        waiting = [asyncio.create_task(ask(batcher, *range(4), task=str(one))) for one in range(2)]
+        waiting = [
+            asyncio.create_task(batcher.score("x", picture(0), client, [picture(1)] * 4, client)) for client in "ab"
+        ]
         await asyncio.sleep(0.05)
         batcher._pace = 2.0
         with pytest.raises(OverloadedError) as caught:
@@ -263,14 +267,78 @@ def test_memory_that_others_hold_is_not_given_twice() -> None:
 
     batcher = Batcher([Workers()], ServeSettings(), Meters())
     memory = MemoryBudget(100)
-    with memory.reserve(90, batcher) as more:
-        more(500)
-        with pytest.raises(OverloadedError), memory.reserve(1, batcher):
-            pass
-    assert memory.held == 0
-    with memory.reserve(60, batcher) as more, memory.reserve(30, batcher), pytest.raises(OverloadedError):
-        more(20)
-    assert memory.held == 0
+    with memory.reserve("a", batcher) as more:
+        more(590)
+        with memory.reserve("b", batcher) as others, pytest.raises(OverloadedError, match="hold the server's"):
+            others(1)
+    assert memory.share.total == 0
+    with memory.reserve("a", batcher) as more, memory.reserve("b", batcher) as others:
+        more(30)
+        others(30)
+        with pytest.raises(OverloadedError, match="of your address"):
+            more(20)
+        with pytest.raises(OverloadedError, match="of your address"), memory.reserve("a", batcher) as again:
+            again(20)
+        with memory.reserve("c", batcher) as third:
+            third(30)
+    assert memory.share.total == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 40)), max_size=60), st.integers(120, 500))
+def test_who_comes_next_finds_as_much_as_the_greediest_took_bit_by_bit(
+    claims: list[tuple[str, int]], capacity: int
+) -> None:
+    share = FairShare(capacity)
+    for client, amount in claims:
+        if share.fits(client, amount):
+            first = not share.holdings[client]
+            share.take(client, amount)
+            assert first or share.holdings[client] <= capacity - share.total
+    assert share.total <= capacity
+    assert share.fits("next", 1) or share.total == capacity
+
+
+def test_four_decoders_serve_a_third_client_beside_two_that_take_all_they_can() -> None:
+    share = FairShare(4)
+    taken = []
+    for client in "aaaabbbbcc":
+        if share.fits(client, 1):
+            share.take(client, 1)
+            taken.append(client)
+    assert taken == ["a", "a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("host", "client"),
+    [
+        ("10.1.2.3", "10.1.2.3"),
+        ("::ffff:10.1.2.3", "10.1.2.3"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("testclient", "testclient"),
+        (None, ""),
+    ],
+)
+def test_a_client_is_an_address_or_the_network_that_it_chooses_addresses_from(host: str | None, client: str) -> None:
+    assert client_of(host) == client
+
+
+def test_a_client_that_fills_its_share_of_the_queue_leaves_room_for_others() -> None:
+    async def work(batcher: Batcher) -> Any:
+        def score(client: str, *values: int) -> Any:
+            return batcher.score("x", picture(0), client, [picture(value) for value in values], client)
+
+        first = asyncio.create_task(score("a", 0))
+        await asyncio.sleep(0.1)
+        waiting = [asyncio.create_task(score("a", 1)) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(OverloadedError, match="4 edits of your address wait; of the 8"):
+            await score("a", 1)
+        served = await score("b", 5, 6)
+        await asyncio.gather(first, *waiting)
+        return served
+
+    assert values(run(work, [Workers(seconds=0.2)], window_ms=0, queue=8)) == [5, 6]
 
 
 def test_without_a_token_only_names_of_this_machine_are_answered() -> None:

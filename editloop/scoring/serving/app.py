@@ -6,29 +6,24 @@
     GET  /healthz    the process is alive; needs no token
     GET  /readyz     a worker has loaded its model; needs no token
 
-Refusals: 401 wrong or no token, 408 sent too slowly, 413 too large, 415 not JSON, 422 cannot be judged, 429 overloaded,
-503 no worker could answer.
+Refusals: 401 wrong or no token, 408 sent too slowly, 413 too large or too long to decode, 415 not JSON, 422 cannot be
+judged, 429 the server is full or the client holds its share of it, 503 no worker could answer.
 """
 
 import asyncio
-import hashlib
 import hmac
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
-import numpy as np
-from fastapi import FastAPI, HTTPException, Request, Response
-from pydantic import BaseModel, ValidationError
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
-from editloop.data.picture_file import read_picture
 from editloop.errors import EditLoopError
-from editloop.models.judge_protocol import Picture
 from editloop.scoring.server_messages import (
     MODEL_HEADER,
     VERSION_HEADER,
@@ -37,57 +32,20 @@ from editloop.scoring.server_messages import (
     ScoreReply,
     ScoreRequest,
     WordingMessage,
-    describe_validation_error,
 )
 from editloop.scoring.server_settings import ServeSettings
-from editloop.scoring.serving.batching import Batcher, OverloadedError, RefusedError, UnavailableError
+from editloop.scoring.serving.batching import Batcher, RefusedError
+from editloop.scoring.serving.decoder_pool import DecoderPool
+from editloop.scoring.serving.fair_share import FairShare, client_of
+from editloop.scoring.serving.refusal import HttpRefusal, OverloadedError, UnavailableError
 
-DECODERS = 2
-"""Threads that decode images; Pillow releases the GIL meanwhile."""
 LOCAL_NAMES = ["127.0.0.1", "localhost", "[::1]", "::1"]
 """Host headers that a server without a token accepts."""
 Answer = TypeVar("Answer")
 
 
-class HttpRefusal(HTTPException):
-    """A request that gets an error status instead of a result; `detail` says what is wrong, for the client."""
-
-
-class DecodedRequest:
-    """A request with its images decoded."""
-
-    def __init__(self, request: ScoreRequest, most_pixels: int, gone: threading.Event):
-        """Decode the images; equal files are decoded once.
-
-        Args:
-            request: The request.
-            most_pixels: Largest number of pixels of all different images together.
-            gone: Set once the client has left: the next image is not decoded then.
-
-        Raises:
-            EditLoopError: An image cannot be read.
-            HttpRefusal: Status 413, the images have more pixels than `most_pixels`; or 499, the client has left.
-        """
-        self.instruction = request.instruction
-        names = ["source", *(f"edits[{index}]" for index in range(len(request.edits)))]
-        pictures_by_bytes: dict[bytes, Picture] = {}
-        pictures, pixels = [], 0
-        for name, data in zip(names, (request.source, *request.edits), strict=True):
-            if gone.is_set():
-                raise HttpRefusal(499, "the asker left")
-            if data not in pictures_by_bytes:
-                pictures_by_bytes[data] = np.asarray(read_picture(data, name))
-                pixels += pictures_by_bytes[data].shape[0] * pictures_by_bytes[data].shape[1]
-            if pixels > most_pixels:
-                raise HttpRefusal(413, f"the pictures have over {most_pixels:,} pixels together; send fewer at once")
-            pictures.append(pictures_by_bytes[data])
-        self.source, self.edits = pictures[0], pictures[1:]
-        self.bytes = 3 * pixels
-        self.task = hashlib.sha256(request.source + b"\0" + request.instruction.encode()).hexdigest()
-
-
 class MemoryBudget:
-    """A limit on the memory that requests in progress hold."""
+    """A limit on the memory that requests in progress hold, shared by the clients."""
 
     def __init__(self, most: int):
         """Create the budget.
@@ -95,36 +53,42 @@ class MemoryBudget:
         Args:
             most: Bytes that all requests together may hold.
         """
-        self.most, self.held = most, 0
+        self.share = FairShare(most)
 
     @contextmanager
-    def reserve(self, size: int, batcher: Batcher) -> Iterator[Callable[[int], None]]:
+    def reserve(self, client: str, batcher: Batcher) -> Iterator[Callable[[int], None]]:
         """Reserve memory for a request within the block.
 
         Args:
-            size: Bytes to reserve at once.
+            client: Who asks, by `client_of`.
             batcher: Estimates when there will be room.
 
         Yields:
             A function that reserves more bytes.
 
         Raises:
-            OverloadedError: Other requests hold too much. A request that is alone may have any size.
+            OverloadedError: Other requests hold too much, or this client does. A request that is alone may have any
+                size.
         """
         held_here = 0
 
         def more(added: int) -> None:
             nonlocal held_here
-            if self.held > held_here and self.held + added > self.most:
-                raise OverloadedError(batcher.retry_seconds())
+            if self.share.total > held_here and not self.share.fits(client, added):
+                raise OverloadedError(batcher.retry_seconds(), self._reason(client, added))
             held_here += added
-            self.held += added
+            self.share.take(client, added)
 
         try:
-            more(size)
             yield more
         finally:
-            self.held -= held_here
+            self.share.take(client, -held_here)
+
+    def _reason(self, client: str, added: int) -> str:
+        held, most = self.share.holdings[client], self.share.capacity
+        if self.share.total + added > most:
+            return f"requests in progress hold the server's {most >> 20:,} MiB"
+        return f"requests of your address hold {held >> 20:,} of {most >> 20:,} MiB; the rest is for others"
 
 
 def make_app(
@@ -142,7 +106,7 @@ def make_app(
         The application.
     """
     memory, limits, meters = MemoryBudget(settings.held_megabytes * 2**20), settings.limits, batcher.meters
-    decoders = ThreadPoolExecutor(DECODERS, "decode")
+    decoders = DecoderPool(settings, meters)
     stopping = False
 
     @asynccontextmanager
@@ -152,7 +116,7 @@ def make_app(
         yield
         stopping = True
         await batcher.stop()
-        decoders.shutdown()
+        decoders.stop()
 
     app = FastAPI(title="EditLoop scores", docs_url=None, redoc_url=None, lifespan=lifespan)
     if token is None:  # stops DNS rebinding: a web page in a local browser that asks under its own host name
@@ -206,16 +170,16 @@ def make_app(
         content_length = request.headers.get("Content-Length", "")
         if content_length.isdigit() and int(content_length) > most:
             raise HttpRefusal(413, f"the request has {int(content_length):,} bytes; at most {most:,} are read")
-        gone = threading.Event()
+        client, gone = client_of(request.client.host if request.client else None), threading.Event()
         try:
-            with memory.reserve(0, batcher) as hold_more:
+            with memory.reserve(client, batcher) as hold_more:
                 body = await _read_body(request, most, settings.receive_seconds, hold_more)
-                decoding = asyncio.get_running_loop().run_in_executor(decoders, decode, body, gone)
+                decoding = decoders.decode(client, body, gone)
                 del body
                 decoded = await _while_connected(request, decoding)
                 hold_more(decoded.bytes)
                 scores = await _while_connected(
-                    request, batcher.score(decoded.instruction, decoded.source, decoded.task, decoded.edits)
+                    request, batcher.score(decoded.instruction, decoded.source, decoded.task, decoded.edits, client)
                 )
         except OverloadedError as error:
             raise HttpRefusal(429, str(error), {"Retry-After": str(error.seconds)}) from None
@@ -227,19 +191,6 @@ def make_app(
             gone.set()
         assert batcher.facts is not None
         return ScoreReply(model=batcher.facts.name, version=batcher.facts.version, scores=scores)
-
-    def decode(body: bytes, gone: threading.Event) -> DecodedRequest:
-        try:
-            request = ScoreRequest.model_validate_json(body)
-        except ValidationError as error:
-            raise HttpRefusal(422, describe_validation_error(error)) from None
-        if len(request.edits) > limits.edits:
-            raise HttpRefusal(413, f"edits: {len(request.edits)} pictures; at most {limits.edits} a request")
-        if len(request.instruction) > limits.instruction_characters:
-            raise HttpRefusal(
-                422, f"instruction: {len(request.instruction):,} characters; at most {limits.instruction_characters:,}"
-            )
-        return DecodedRequest(request, limits.picture_megapixels * 1_000_000, gone)
 
     @app.get("/v1/model", response_model=ModelReply)
     async def model(request: Request) -> Response:

@@ -17,7 +17,9 @@ from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import Picture, wording_note
 from editloop.scoring.server_messages import ScoreMessage
 from editloop.scoring.server_settings import ServeSettings
+from editloop.scoring.serving.fair_share import within_share
 from editloop.scoring.serving.meters import Meters
+from editloop.scoring.serving.refusal import OverloadedError, UnavailableError
 from editloop.scoring.serving.waiting import QueuedRequest, merge_by_task, take_batch
 from editloop.scoring.serving.worker import ModelFacts, Refusal, Worker, WorkerDiedError
 
@@ -26,23 +28,6 @@ HEALTH_CHECK_SECONDS = 0.5
 MAX_RESTART_PAUSE = 30.0
 """Longest pause, in seconds, between two starts of a worker that does not come up."""
 log = logging.getLogger(__name__)
-
-
-class OverloadedError(Exception):
-    """The queue or the memory budget is full."""
-
-    def __init__(self, seconds: int):
-        """Create the error.
-
-        Args:
-            seconds: Estimated time, in seconds, until there is room.
-        """
-        super().__init__(f"the queue is full; ask again in {seconds} s")
-        self.seconds = seconds
-
-
-class UnavailableError(Exception):
-    """No worker could answer this request."""
 
 
 class RefusedError(Exception):
@@ -97,7 +82,9 @@ class Batcher:
             _fail(self._queue.popleft(), UnavailableError("the server is stopping"))
         self._threads.shutdown(wait=False)
 
-    async def score(self, instruction: str, source: Picture, task: str, edits: list[Picture]) -> list[ScoreMessage]:
+    async def score(
+        self, instruction: str, source: Picture, task: str, edits: list[Picture], client: str = ""
+    ) -> list[ScoreMessage]:
         """Score the edits of one request.
 
         Args:
@@ -105,18 +92,22 @@ class Batcher:
             source: The source image.
             task: Digest of source and instruction; requests with the same one are batched as one group.
             edits: The edits.
+            client: Who asks, by `client_of`.
 
         Returns:
             The scores, in the edits' order.
 
         Raises:
-            OverloadedError: The queue is full. An empty queue accepts a request of any size.
+            OverloadedError: The queue is full, or the client has its share of it. An empty queue accepts a request of
+                any size.
             RefusedError: The judge cannot judge these edits.
             UnavailableError: No worker answered in time, the judge was unavailable, or every worker that tried died.
         """
-        if self._queue and self.queued + len(edits) > self.settings.queue:
-            raise OverloadedError(self.retry_seconds())
-        request = QueuedRequest(instruction, source, task, edits, asyncio.get_running_loop().create_future())
+        if self._queue:
+            self._check_share(client, len(edits))
+        request = QueuedRequest(
+            instruction, source, task, edits, asyncio.get_running_loop().create_future(), client=client
+        )
         await self._put(request)
         try:
             return await asyncio.wait_for(request.answer, self.settings.request_seconds)
@@ -126,6 +117,17 @@ class Batcher:
     def retry_seconds(self) -> int:
         """Return the estimated whole seconds until the present queue is worked off; at least 1."""
         return max(1, math.ceil(self.queued * self._pace / max(1, self.ready)))
+
+    def _check_share(self, client: str, edits: int) -> None:
+        held, most = sum(len(request.edits) for request in self._queue if request.client == client), self.settings.queue
+        if within_share(edits, held=held, total=self.queued, capacity=most):
+            return
+        if self.queued + edits > most:
+            raise OverloadedError(self.retry_seconds())
+        raise OverloadedError(
+            self.retry_seconds(),
+            f"{held} edits of your address wait; of the {most} that may wait the rest is for others",
+        )
 
     async def _put(self, *requests: QueuedRequest, first: bool = False) -> None:
         async with self._changed:

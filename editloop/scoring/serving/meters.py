@@ -31,6 +31,9 @@ class Meters:
         self.queued = Gauge("editloop_queued_edits", "Edits that wait for a worker", registry=registry)
         self.ready = Gauge("editloop_ready_workers", "Workers with a loaded model", registry=registry)
         self.deaths = Counter("editloop_worker_deaths", "Workers that ended on their own", registry=registry)
+        self.undecoded = Counter(
+            "editloop_undecoded_requests", "Requests that could not be decoded, or took too long", registry=registry
+        )
         self.model = Gauge("editloop_model", "1 for the model that is served", ["model", "version"], registry=registry)
 
     def text(self) -> bytes:

@@ -14,6 +14,7 @@ from editloop.scoring.server_settings import ServeSettings, ServeToken
 from editloop.scoring.serving.app import make_app
 from editloop.scoring.serving.batching import Batcher
 from editloop.scoring.serving.connection import bounded_connection
+from editloop.scoring.serving.fair_share import FairShare
 from editloop.scoring.serving.listener import open_listener
 from editloop.scoring.serving.meters import Meters
 from editloop.scoring.serving.worker import Opener, Worker
@@ -53,7 +54,9 @@ def serve(model: str, settings: ServeSettings, *, opener: Opener | None = None) 
     with open_listener(settings.host, settings.port, f"--host {settings.host} --port {settings.port}") as listener:
         config = uvicorn.Config(
             app,
-            http=bounded_connection(settings.receive_seconds),
+            http=bounded_connection(settings.receive_seconds, FairShare(settings.connections)),
+            proxy_headers=bool(settings.proxies),
+            forwarded_allow_ips=[str(network) for network in settings.proxies],
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=settings.stop_seconds,

@@ -27,6 +27,8 @@ class QueuedRequest:
     """Time of arrival, by `time.monotonic`."""
     tries: int = 0
     """Number of workers that died over it."""
+    client: str = ""
+    """Who asks, by `client_of`."""
     alone: bool = False
     """Whether it is judged by itself, since a batch with it killed its worker or was refused."""
 
