@@ -8,7 +8,9 @@ from typing import Any
 
 from editloop.content import complete_folder, read_manifest, sha256_bytes, sha256_json
 from editloop.data.edits_file import read_edits
-from editloop.data.picture_file import file_picture_sha256
+from editloop.data.fingerprints import is_flat
+from editloop.data.picture_file import file_picture_sha256, load_image
+from editloop.data.shared_pictures import shared_picture_groups
 from editloop.errors import EditLoopError
 from editloop.studies.world.scenes import write_edits
 from editloop.studies.world.stand_ins import add_candidates
@@ -20,7 +22,7 @@ SHARES = {"judged": 60, "prompts": 20, "heldout": 20}
 
 @dataclass(frozen=True)
 class Inputs:
-    """Complete edits folders. No source image is in two of them."""
+    """Complete edits folders. No source or reference image is in two of them."""
 
     judged: Path
     prompts: Path
@@ -54,6 +56,7 @@ def draw_scenes(folder: Path, scenes: Scenes, seed: int) -> Inputs:
 def split_edits(folder: Path, edits: Path, seed: int) -> Inputs:
     """Split a team's own edits into three folders by a hash of the source image.
 
+    Rows that share a source or a reference stay together.
     Three complete folders of the same edits and seed are kept. Rows to judge that have a target but no candidates get
     candidates of simulated third-party editors.
 
@@ -70,15 +73,18 @@ def split_edits(folder: Path, edits: Path, seed: int) -> Inputs:
     pictures = [(row.source, row.target, *(candidate.image for candidate in row.candidates)) for row in rows]
     digests = [file_picture_sha256(path) for paths in pictures for path in paths if path]
     texts = [[row.id, row.task, row.instruction, *(candidate.editor for candidate in row.candidates)] for row in rows]
-    facts = {"seed": seed, "content": sha256_json([texts, digests])}
+    references = [[file_picture_sha256(path) for path in row.references] for row in rows]
+    facts = {"seed": seed, "content": sha256_json([texts, digests, *([references] if any(references) else [])])}
     inputs = Inputs(folder / "judged", folder / "prompts", folder / "heldout")
     if not all(_holds(target, facts) for target in (inputs.judged, inputs.prompts, inputs.heldout)):
         everything = folder / "all"
         add_candidates(edits, everything, seed=seed)
         lines = [json.loads(line) for line in (everything / "edits.jsonl").read_bytes().splitlines()]
         parts: dict[str, list[dict[str, Any]]] = {name: [] for name in SHARES}
-        for line in lines:
-            parts[_part(line["source"], seed)].append(line)
+        stored = [(line["source"], *line.get("references", ())) for line in lines]
+        groups = shared_picture_groups(stored, lambda name: is_flat(load_image(everything / name)))
+        for group, line in zip(groups, lines, strict=True):
+            parts[_part(group, seed)].append(line)
         empty = [name for name, part in parts.items() if not part]
         if empty:
             raise EditLoopError(
@@ -106,7 +112,7 @@ def _write(target: Path, origin: Path, lines: list[dict[str, Any]], facts: dict[
             if target.name != "judged":
                 line.pop("candidates", None)
             candidates = [candidate["image"] for candidate in line.get("candidates", [])]
-            for name in filter(None, (line["source"], line.get("target"), *candidates)):
+            for name in filter(None, (line["source"], *line.get("references", ()), line.get("target"), *candidates)):
                 shutil.copyfile(origin / name, folder / name)
         (folder / "edits.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 

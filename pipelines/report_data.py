@@ -61,8 +61,9 @@ def write_judged(data: Path, *, candidates: Path, judgements: Path) -> None:
 
     Every task type comes once before any comes twice.
 
-    judged.json is {"tasks": [{"instruction", "task", "source", "candidates": [{"image", "editor", "if", "vq"}]}]}. The
-    best candidate comes first; `if` and `vq` are means over the experts, 1..4; images are paths below `data`.
+    judged.json is {"tasks": [{"instruction", "task", "source", "references", "candidates": [{"image", "editor", "if",
+    "vq"}]}]}; a task without reference images has no "references". The best candidate comes first; `if` and `vq` are
+    means over the experts, 1..4; images are paths below `data`.
 
     Args:
         data: Folder to write.
@@ -88,12 +89,15 @@ def write_judged(data: Path, *, candidates: Path, judgements: Path) -> None:
         if len(rated) > 1:
             rated.sort(key=lambda edit: (-edit["if"] - edit["vq"], edit["image"]))
             spread = rated[0]["if"] + rated[0]["vq"] - rated[-1]["if"] - rated[-1]["vq"]
-            task_facts = {"instruction": task.instruction, "task": task.task_type, "source": task.source}
-            rows.append((spread, {**task_facts, "candidates": rated}))
+            facts = {"instruction": task.instruction, "task": task.task_type, "source": task.source}
+            references = {"references": list(task.references)} if task.references else {}
+            rows.append((spread, {**facts, **references, "candidates": rated}))
 
     selected = _one_of_each_type_first(rows)[:JUDGED_TASKS]
     for row in selected:
         row["source"] = _copy_picture(candidates, data, row["source"])
+        if "references" in row:
+            row["references"] = [_copy_picture(candidates, data, reference) for reference in row["references"]]
         for edit in row["candidates"]:
             edit["image"] = _copy_picture(candidates, data, edit["image"])
     write_json(data / "judged.json", {"tasks": selected})

@@ -100,7 +100,10 @@ def adjudicate(
     queue_pages = [page for key, page in pages.items() if key in wanted]
     kept = kept_by_page(record, wanted - queued.keys(), queue=True)
     shown = store.shown(campaign.key)
-    planned = [PlannedTask(data=task_data(page, shown), annotations=kept.get(page.key, [])) for page in queue_pages]
+    planned = [
+        PlannedTask(data=task_data(page, shown, campaign.references), annotations=kept.get(page.key, []))
+        for page in queue_pages
+    ]
     rows = import_tasks(api, queue, planned, queued, Counter(answer.task_id for answer in live.lead.given))
     decided_keys = [answer.page for answer in decided(live.lead)]
     for key in track(decided_keys, "votes"):
@@ -128,7 +131,13 @@ def _open(client: Any, settings: ServiceSettings, record: CampaignRecord, folder
         LabelStudioApi(settings),
         project_title(campaign.name, ": adjudication"),
         f"For {campaign.lead} to decide.",
-        labelling_config(campaign.places, tiny=campaign.tiny, axes=AXIS_WORDS | words, decide=True),
+        labelling_config(
+            campaign.places,
+            tiny=campaign.tiny,
+            references=campaign.references,
+            axes=AXIS_WORDS | words,
+            decide=True,
+        ),
         guidelines_html(GUIDELINES),
     )
     append_event(

@@ -36,6 +36,8 @@ class Campaign(Record):
     """Pages of kind `task`: those that models learn from."""
     places: int
     """Candidates on a page."""
+    references: int = Field(default=0, exclude_if=lambda references: references == 0)
+    """Most reference images of a page. Files leave it out where there are none."""
     tiny: bool
     """Whether all images are so small that the page enlarges them without smoothing."""
     overlap: int = Field(ge=1)

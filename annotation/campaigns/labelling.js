@@ -180,7 +180,7 @@
     if (sending === page.task.id || isUnsent) return;
     const checked = inputs(page.root).map(isChosen);
     const key = keptUnder(page.task.id);
-    const isComplete = isSkipped() || checked.filter(Boolean).length === 2 * (page.tiles.length - 1);
+    const isComplete = isSkipped() || checked.filter(Boolean).length === 2 * page.tiles.filter((tile) => tile.base).length;
     if (isComplete) page.answered ??= isAnswered(page.task.id); // before Submit waits for it
     if (!checked.some(Boolean)) localStorage.removeItem(key);
     else localStorage.setItem(key, JSON.stringify({ time: Date.now(), checked }));
@@ -229,18 +229,25 @@
 
   // ----------------------------------------------------------------------------------------------------------- pictures
 
-  /* One picture of the page. `name` is its object's in the config: original, image_1 .. */
+  /* How far pictures are zoomed, and where: screen pixels a picture's pixel (null: it just fits), and a point in parts
+   * of width and height. The source and its edits have one view; each reference, whose pixels are of another scene, has
+   * its own. */
+  const newView = () => ({ scale: null, centre: { x: 0.5, y: 0.5 } });
+
+  /* One picture of the page. `name` is its object's in the config: original, reference_2 .., image_1 .. */
   class Tile {
     constructor(box, name, data, source, before) {
       this.box = box;
       this.name = name;
-      this.number = Number(name.split("_")[1] ?? 0);
-      this.title = this.number ? `Edit ${this.number}` : "Source";
+      const [kind, number] = name.split("_");
+      this.number = Number(number ?? 0);
+      this.title = { original: "Source", reference: `Image ${number}`, image: `Edit ${number}` }[kind];
+      this.view = kind === "reference" ? newView() : page.view;
       this.small = data[name];
       this.full = data[`${name}_full`] ?? data[name];
       [this.width, this.height] = (data[`${name}_size`] ?? "0x0").split("x").map(Number);
       this.picture = before?.picture ?? new Layer("el-edit", this.title, this.small, this.full);
-      this.base = this.number ? (before?.base ?? new Layer("el-base", "", source.small, source.full)) : null;
+      this.base = kind === "image" ? (before?.base ?? new Layer("el-base", "", source.small, source.full)) : null;
       this.frame = element("div", { className: "el-frame" }, this.picture.image, ...(this.base ? [this.base.image] : []));
       this.label = element("span", { className: "el-scale" });
       this.viewer = box.querySelector(".el-viewer");
@@ -273,15 +280,15 @@
     draw() {
       if (!this.shown || !this.viewer.clientWidth) return;
       const ratio = window.devicePixelRatio;
-      const scale = page.scale ?? this.fit();
+      const scale = this.view.scale ?? this.fit();
       const [width, height] = [(this.width * scale) / ratio, (this.height * scale) / ratio];
       const place = (room, length, centre) => {
         const start =
           length <= room ? (room - length) / 2 : Math.min(0, Math.max(room - length, room / 2 - centre * length));
         return Math.round(start * ratio) / ratio;
       };
-      const x = place(this.viewer.clientWidth, width, page.centre.x);
-      const y = place(this.viewer.clientHeight, height, page.centre.y);
+      const x = place(this.viewer.clientWidth, width, this.view.centre.x);
+      const y = place(this.viewer.clientHeight, height, this.view.centre.y);
       Object.assign(this.frame.style, { width: `${width}px`, height: `${height}px`, transform: `translate(${x}px, ${y}px)` });
       const isTiny = Math.max(this.width, this.height) <= TINY;
       this.frame.style.imageRendering = scale >= SHARP || isTiny ? "pixelated" : "auto";
@@ -290,7 +297,7 @@
       this.label.textContent =
         `${percent(scale)} of ${this.width} × ${this.height}` + (waits.length ? " · loading its pixels" : "");
       this.label.classList.toggle("el-enlarged", scale > 1 && !isTiny);
-      this.viewer.style.touchAction = page.scale === null ? "pan-y" : "none";
+      this.viewer.style.touchAction = this.view.scale === null ? "pan-y" : "none";
       this.position = { x, y, width, height };
     }
 
@@ -301,23 +308,24 @@
       return { x: (event.clientX - left - x) / width, y: (event.clientY - top - y) / height };
     }
 
-    /* Zoom all pictures so that the point under the pointer stays there in this one. */
+    /* Zoom the pictures of this one's view so that the point under the pointer stays there in this one. */
     zoomAt(event, factor) {
       if (!this.position) return;
       const point = this.pointAt(event);
       const { left, top } = this.viewer.getBoundingClientRect();
-      const scale = Math.min(LARGEST, (page.scale ?? this.fit()) * factor);
+      const scale = Math.min(LARGEST, (this.view.scale ?? this.fit()) * factor);
       const ratio = window.devicePixelRatio;
-      page.centre = {
+      this.view.centre = {
         x: point.x + (this.viewer.clientWidth / 2 - (event.clientX - left)) / ((this.width * scale) / ratio),
         y: point.y + (this.viewer.clientHeight / 2 - (event.clientY - top)) / ((this.height * scale) / ratio),
       };
-      setScale(scale <= this.fit() ? null : scale);
+      setScale(this.view, scale <= this.fit() ? null : scale);
     }
 
     panBy(x, y) {
-      if (!this.position || page.scale === null) return;
-      setCentre(page.centre.x - x / this.position.width, page.centre.y - y / this.position.height);
+      const { scale, centre } = this.view;
+      if (!this.position || scale === null) return;
+      setCentre(this.view, centre.x - x / this.position.width, centre.y - y / this.position.height);
     }
 
     listen() {
@@ -384,12 +392,13 @@
     }
   }
 
-  /* Choose the columns in which the pictures are largest. */
+  /* Choose the columns in which the pictures are largest. References share one place, below each other. */
   function arrange() {
     const [{ width, height }] = page.tiles;
     const { clientWidth, clientHeight } = page.pictures;
     if (!width || !clientWidth) return;
-    const count = page.tiles.length;
+    const references = page.tiles.filter((tile) => tile.name.startsWith("reference"));
+    const count = page.tiles.length - Math.max(0, references.length - 1);
     const isTouch = matchMedia("(max-width: 1000px), (pointer: coarse)").matches;
     let best = { scale: 0 };
     for (let rows = 1; rows <= count; rows++) {
@@ -407,29 +416,36 @@
   function draw(tiles = page.tiles) {
     if (tiles === page.tiles) arrange();
     tiles.forEach((tile) => tile.draw());
-    const isFit = page.scale === null;
+    const { scale } = viewed();
+    const isFit = scale === null;
     page.tools.fit.setAttribute("aria-pressed", isFit);
-    page.tools.real.setAttribute("aria-pressed", page.scale === 1);
+    page.tools.real.setAttribute("aria-pressed", scale === 1);
     page.root.toggleAttribute("data-zoomed", !isFit);
   }
 
-  function setScale(scale) {
-    page.scale = scale;
-    if (scale === null) page.centre = { x: 0.5, y: 0.5 };
-    setCentre(page.centre.x, page.centre.y);
+  /* The view that tools and keys change: of the picture that is shown large, else of the source and its edits. */
+  const viewed = () => page.large?.view ?? page.view;
+
+  function setScale(view, scale) {
+    view.scale = scale;
+    if (scale === null) view.centre = { x: 0.5, y: 0.5 };
+    setCentre(view, view.centre.x, view.centre.y);
   }
 
-  function setCentre(x, y) {
+  function setCentre(view, x, y) {
     const clamp = (value) => Math.min(1, Math.max(0, value));
-    page.centre = { x: clamp(x), y: clamp(y) };
+    view.centre = { x: clamp(x), y: clamp(y) };
     draw();
   }
 
   function zoom(factor) {
-    const tile = page.large ?? page.tiles[0];
-    const scale = Math.min(LARGEST, (page.scale ?? tile.fit()) * factor);
-    setScale(scale <= tile.fit() ? null : scale);
+    const [view, fit] = [viewed(), (page.large ?? page.tiles[0]).fit()];
+    const scale = Math.min(LARGEST, (view.scale ?? fit) * factor);
+    setScale(view, scale <= fit ? null : scale);
   }
+
+  const fitView = () => setScale(viewed(), null);
+  const toggleReal = () => setScale(viewed(), viewed().scale === 1 ? null : 1);
 
   function setMode(mode) {
     page.mode = page.mode === mode ? "" : mode;
@@ -443,7 +459,7 @@
     page.tools.peek.setAttribute("aria-pressed", isOn);
   }
 
-  /* Show one edit large beside the source, the source alone over the whole width, or all pictures side by side. */
+  /* Show one edit or reference large beside the source, the source alone over the whole width, or all pictures side by side. */
   function enlarge(tile) {
     page.large = tile;
     page.pictures.toggleAttribute("data-large", Boolean(tile));
@@ -452,7 +468,8 @@
   }
 
   function enlargeNext(step) {
-    const index = page.large ? page.tiles.indexOf(page.large) : step > 0 ? 0 : page.tiles.length;
+    const first = page.tiles.findIndex((tile) => tile.base);
+    const index = page.large ? page.tiles.indexOf(page.large) : step > 0 ? first - 1 : page.tiles.length;
     enlarge(page.tiles[index + step] ?? null);
   }
 
@@ -466,8 +483,8 @@
       overlay: button("Overlay", "6", () => setMode("overlay")),
       share: element("input", { type: "range", className: "el-share", min: 0, max: 100, value: 50, hidden: true }),
       out: button("−", null, () => zoom(1 / STEP), { title: "Smaller (−)" }),
-      fit: button("Fit", "Esc", () => setScale(null)),
-      real: button("1:1", "Y", () => setScale(page.scale === 1 ? null : 1)),
+      fit: button("Fit", "Esc", fitView),
+      real: button("1:1", "Y", toggleReal),
       in: button("+", null, () => zoom(STEP), { title: "Larger (+)" }),
       guidelines: button("Guidelines", "?", () => window.Htx.toggleDescription()),
     };
@@ -496,8 +513,8 @@
     const others = filter("annotators", "not_contains", "List", user());
     const open = await findTasks(PAGES_AHEAD + 1, others, filter("completed_at", "empty", "Datetime", "true"));
     for (const { data } of open.filter((task) => task.id !== shownPage.task.id).slice(0, PAGES_AHEAD)) {
-      const names = Object.keys(data).filter((name) => /^(original|image_\d)$/.test(name));
-      await Promise.all(names.map((name) => get(data[name])));
+      const names = Object.keys(data).filter((name) => /^(original|(reference|image)_\d)$/.test(name));
+      await Promise.all(names.filter((name) => data[name]).map((name) => get(data[name])));
     }
     if (navigator.connection?.saveData) return;
     for (const tile of shownPage.tiles) if (tile.full !== tile.small) await get(tile.full);
@@ -566,7 +583,7 @@
     g: () => setMode("flicker"),
     5: () => setMode("difference"),
     6: () => setMode("overlay"),
-    y: () => setScale(page.scale === 1 ? null : 1),
+    y: toggleReal,
     "+": () => zoom(STEP),
     "=": () => zoom(STEP),
     "-": () => zoom(1 / STEP),
@@ -576,7 +593,7 @@
     Escape: () => {
       enlarge(null);
       if (page.mode) setMode(page.mode);
-      setScale(null);
+      for (const { view } of page.tiles) setScale(view, null);
     },
     ...Object.fromEntries(
       Object.entries(ARROWS).map(([key, move]) => [key, () => (page.large ?? page.tiles[0]).panBy(...move)]),
@@ -612,6 +629,17 @@
     }
   }
 
+  /* The names of the pictures' objects in the config, from the kinds of their tiles and their order. */
+  function namePictures(boxes) {
+    const next = { reference: 2, image: 1 };
+    return boxes.map((box) => {
+      const tile = box.closest(".el-tile");
+      if (tile.matches(".el-source")) return "original";
+      const kind = tile.matches(".el-reference") ? "reference" : "image";
+      return `${kind}_${next[kind]++}`;
+    });
+  }
+
   async function open(root) {
     page?.later.abort();
     const task = window.Htx.task;
@@ -619,7 +647,7 @@
     const tools = makeTools();
     const before = page?.task.id === Number(task.id) ? page : null; // Label Studio draws a page anew, after a failure say
     page = {
-      root, task: { id: Number(task.id) }, tools, mode: "", scale: null, centre: { x: 0.5, y: 0.5 }, large: null,
+      root, task: { id: Number(task.id) }, tools, mode: "", view: newView(), large: null,
       sendsAgain: before?.sendsAgain, answered: before?.answered,
       pictures: root.querySelector(".el-pictures"),
       progress: element("span", { className: "el-progress" }),
@@ -634,8 +662,10 @@
     root.querySelector(".el-tools").replaceChildren(toolbar, page.notice);
     root.dataset.live = "";
     const boxes = [...root.querySelectorAll(".el-picture")];
-    for (const [index, box] of boxes.entries())
-      page.tiles.push(new Tile(box, index ? `image_${index}` : "original", data, page.tiles[0], before?.tiles[index]));
+    const names = namePictures(boxes);
+    const filled = boxes.filter((box, index) => !(box.closest(".el-tile").hidden = !data[names[index]])); // fewer references
+    for (const [index, box] of filled.entries())
+      page.tiles.push(new Tile(box, names[boxes.indexOf(box)], data, page.tiles[0], before?.tiles[index]));
     nameControls();
     if (document.activeElement?.matches("button, input")) document.activeElement.blur(); // keys belong to the page
     new ResizeObserver(() => page === shownPage && draw()).observe(page.pictures);

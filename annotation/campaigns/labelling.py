@@ -1,8 +1,10 @@
 """The labelling config of a page in Label Studio, and the encoding of its answers.
 
-A page shows the source and K candidates side by side, at the same size, below the instruction. Each candidate has two
-controls, one per axis; a page that cannot be judged gets a reason instead. A task's data holds the page's key, the
-instruction and the addresses of the images. It does not reveal the editor, the order, or whether the answer is known.
+A page shows the source and K candidates side by side, at the same size, below the instruction. Reference images, of
+which the instruction speaks as image 2 and so on, stand between source and candidates, below each other. Each candidate
+has two controls, one per axis; a page that cannot be judged gets a reason instead. A task's data holds the page's key,
+the instruction and the addresses of the images. It does not reveal the editor, the order, or whether the answer is
+known.
 
 The config works by itself. Where Label Studio also serves `labelling.js` (infra/label_studio), the script fills the
 empty views `el-tools` and `el-viewer`: real pixels, comparison with the source, progress.
@@ -36,6 +38,10 @@ CANNOT, NOTE = "cannot", "note"
 the lead's pages the reason for a decision."""
 
 
+SEVERAL_TITLE = "Image 1 (to be edited)"
+"""Title of the source on pages with reference images, of which the instruction speaks by number."""
+
+
 class ShownPicture(NamedTuple):
     """How a page shows a picture."""
 
@@ -61,16 +67,23 @@ AXIS_WORDS: dict[Axis, AxisWords] = {
 
 
 def labelling_config(
-    places: int, *, tiny: bool, axes: Mapping[Axis, AxisWords] = AXIS_WORDS, decide: bool = False
+    places: int,
+    *,
+    tiny: bool,
+    references: int = 0,
+    axes: Mapping[Axis, AxisWords] = AXIS_WORDS,
+    decide: bool = False,
 ) -> str:
     """Return the labelling config, Label Studio's XML, of a campaign's pages.
 
-    Data keys are instruction, original, image_1 .. image_K. Controls are if_1, vq_1, .. on the objects image_1, .. and
-    `cannot` on `original`.
+    Data keys are instruction, original, reference_2 .. and image_1 .. image_K. Controls are if_1, vq_1, .. on the
+    objects image_1, .. and `cannot` on `original`.
 
     Args:
         places: Candidates on a page, K.
         tiny: Whether to enlarge the images without smoothing.
+        references: Most reference images of a page, 0..MOST_REFERENCES. A page with fewer hides the places of the
+            others.
         axes: Words for every axis.
         decide: Whether the pages are the lead's: they always have the `note` on `original`, other pages for the reason
             OTHER.
@@ -81,8 +94,10 @@ def labelling_config(
     if not FEWEST <= places <= MOST:
         raise EditLoopError(f"{places} candidates a task: a page shows {FEWEST} to {MOST}.")
     rows = 1 if places <= 4 else 2
-    style = files("annotation.campaigns").joinpath("labelling.css").read_text()
-    style = style.replace("COLUMNS", str(-(-(places + 1) // rows)))
+    columns = places + 1 + (references > 0)
+    styles = ["labelling.css", *(["labelling_references.css"] if references else [])]
+    style = "".join(files("annotation.campaigns").joinpath(name).read_text() for name in styles)
+    style = style.replace("COLUMNS", str(-(-columns // rows)))
     style = style.replace("RENDERING", "pixelated" if tiny else "auto")
     legend = "".join(_header(_legend(axes[axis])) for axis in AXES)
     lines = [
@@ -90,8 +105,9 @@ def labelling_config(
         f"<Style>{style}</Style>",
         f'<View className="el-instruction"><Header value="$instruction" size="3"/>'
         f'<View className="el-legend">{legend}</View><View className="el-tools"/></View>',
-        f'<View className="el-pictures"><View className="el-tile el-source">{_header("Source")}'
-        f"{_picture('original')}{_cannot()}</View>",
+        f'<View className="el-pictures"><View className="el-tile el-source">'
+        f"{_header(SEVERAL_TITLE if references else 'Source')}{_picture('original')}{_cannot()}</View>",
+        *([_reference_tiles(references)] if references else []),
         *(_tile(number, axes) for number in range(1, places + 1)),
         "</View>",
         _note(decide),
@@ -162,7 +178,7 @@ def check_config(config: str, places: int) -> list[str]:
     return faults
 
 
-def task_data(page: Page, shown: Callable[[str], ShownPicture]) -> dict[str, str]:
+def task_data(page: Page, shown: Callable[[str], ShownPicture], references: int = 0) -> dict[str, str]:
     """Return a page's task data for Label Studio.
 
     An image's address is under its object's name. Where that is a display copy's, the image itself is under
@@ -171,9 +187,16 @@ def task_data(page: Page, shown: Callable[[str], ShownPicture]) -> dict[str, str
     Args:
         page: The page.
         shown: Returns how to show an image, from its sha256.
+        references: Reference images for which the labelling config has places. Label Studio takes no task without a
+            value for each: those beyond the page's own are empty.
     """
     data = {"key": page.key, "instruction": page.instruction}
-    images = {"original": page.source, **{f"image_{number}": image for number, image in enumerate(page.images, 1)}}
+    data |= {_reference_name(number): "" for number in range(len(page.references), references)}
+    images = {
+        "original": page.source,
+        **{_reference_name(number): image for number, image in enumerate(page.references)},
+        **{f"image_{number}": image for number, image in enumerate(page.images, 1)},
+    }
     for name, image in images.items():
         picture = shown(image)
         data[name] = picture.address
@@ -309,6 +332,20 @@ def _tile(number: int, axes: Mapping[Axis, AxisWords]) -> str:
         f'<View className="el-tile">{_header(f"Edit {number}")}{_picture(f"image_{number}")}'
         f'<View className="el-axes">{controls}</View></View>'
     )
+
+
+def _reference_name(number: int) -> str:
+    """Return the name of a reference's object, from its index: `reference_2` is the first, as image 1 is the source."""
+    return f"reference_{number + 2}"
+
+
+def _reference_tiles(references: int) -> str:
+    tiles = (
+        f'<View className="el-tile el-reference">{_header(f"Image {number + 2}")}{_picture(_reference_name(number))}'
+        "</View>"
+        for number in range(references)
+    )
+    return f'<View className="el-references">{"".join(tiles)}</View>'
 
 
 def _picture(name: str) -> str:

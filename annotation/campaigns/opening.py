@@ -15,7 +15,7 @@ from annotation.campaigns.labelling import AXIS_WORDS, FEWEST, TINY, check_confi
 from annotation.campaigns.locating import CONFIG, FILES, campaign_files
 from annotation.campaigns.people import name_people
 from annotation.campaigns.pictures import picture_store
-from annotation.campaigns.plan import places_of, plan_pages
+from annotation.campaigns.plan import places_of, plan_pages, references_of
 from annotation.campaigns.project import describe, make_project, mend_project, project_title
 from annotation.campaigns.record import (
     CampaignRecord,
@@ -81,7 +81,8 @@ def open_campaign(
     if record:
         _check_settings(record, texts)
     places, tiny = places_of(tasks, campaign_settings), _tiny(images, tasks)
-    config = labelling_config(places, tiny=tiny, axes=AXIS_WORDS | campaign_settings.axes)
+    references = references_of(tasks)
+    config = labelling_config(places, tiny=tiny, references=references, axes=AXIS_WORDS | campaign_settings.axes)
     if faults := check_config(config, places):
         raise EditLoopError(f"The page of campaign {campaign_settings.name} would lose answers: {' '.join(faults)}")
     # An open campaign keeps its pages, whoever its people are now and whatever page this version would make.
@@ -120,6 +121,8 @@ def open_campaign(
             "tiny": tiny,
             "gates": campaign_settings.gates.alpha,
         }
+        if references:
+            facts["references"] = references
         if training:
             facts |= {"training": campaign_settings.training.model_dump(), "training_sha256": _pages_sha256(training)}
         if cancelled := sum(record.campaign.name == campaign_settings.name for record in records):
@@ -201,17 +204,17 @@ def _pages_sha256(pages: Sequence[Page]) -> str:
 def _pictures(pages: Sequence[Page], images: Path, gold_images: Path) -> dict[str, Path]:
     """Return the file of every image that the pages show, by sha256."""
     gold_digests = {path.stem for path in gold_images.glob("*.png")} if gold_images.is_dir() else set()
-    digests = {picture for page in pages for picture in (page.source, *page.images)}
+    digests = {picture for page in pages for picture in (page.source, *page.references, *page.images)}
     return {picture: (gold_images if picture in gold_digests else images) / f"{picture}.png" for picture in digests}
 
 
 def _tiny(images: Path, tasks: Sequence[EditTask]) -> bool:
-    """Whether no source or candidate has a side longer than TINY.
+    """Whether no source, reference or candidate has a side longer than TINY.
 
     One larger image is enough for False: without smoothing, thin lines vanish when it is shrunk.
     """
     for task in track(tasks, "sizes"):
-        for digest in (task.source, *(candidate.image for candidate in task.candidates)):
+        for digest in (task.source, *task.references, *(candidate.image for candidate in task.candidates)):
             with Image.open(images / f"{digest}.png") as picture:
                 if max(picture.size) > TINY:
                     return False

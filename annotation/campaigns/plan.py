@@ -36,6 +36,15 @@ def places_of(tasks: Sequence[EditTask], settings: CampaignSettings) -> int:
     return largest
 
 
+def references_of(tasks: Sequence[EditTask]) -> int:
+    """Return the number of reference images for which a campaign's pages have a place: those of the task with most.
+
+    Args:
+        tasks: Tasks of the campaign.
+    """
+    return max((len(task.references) for task in tasks), default=0)
+
+
 def plan_pages(
     tasks: Sequence[EditTask], settings: CampaignSettings, *, config_sha256: str, images: Path, gold_images: Path
 ) -> list[Page]:
@@ -90,11 +99,12 @@ def plan_pages(
     ) -> Page:
         ids, pictures = zip(*(candidates[position % len(candidates)] for position in range(places)), strict=True)
         return Page(
-            key=sha256_json([task.instruction, task.source, pictures, config_sha256])[:32],
+            key=sha256_json([task.instruction, task.source, pictures, config_sha256, *task.references])[:32],
             kind=kind,
             task_id=task.task_id,
             instruction=task.instruction,
             source=task.source,
+            references=task.references,
             candidates=ids,
             images=pictures,
             overlap=overlap,

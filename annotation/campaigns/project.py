@@ -178,7 +178,7 @@ def mend_project(
     shown = store.shown(campaign.key)
     planned = [
         PlannedTask(
-            data=task_data(page, shown),
+            data=task_data(page, shown, campaign.references),
             annotations=kept.get(page.key, []),
         )
         for page in pages.values()

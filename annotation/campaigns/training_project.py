@@ -73,7 +73,7 @@ def mend_training(client: Any, settings: ServiceSettings, record: CampaignRecord
     store.attach(client, training.project_id, campaign.key)
     pages = training_pages(record)
     shown = store.shown(campaign.key)
-    planned = [PlannedTask(data=task_data(page, shown), annotations=[]) for page in pages.values()]
+    planned = [PlannedTask(data=task_data(page, shown, campaign.references), annotations=[]) for page in pages.values()]
     rows = import_tasks(api, training, planned, task_rows(settings, training), Counter())
     _show_known_answers(api, training.project_id, pages, rows)
     return record

@@ -43,6 +43,8 @@ class PageCard(NamedTuple):
     link: str | None
     """Address of the page in Label Studio."""
     source: Thumbnail | None
+    references: list[Thumbnail | None]
+    """The reference images, image 2 and those after it."""
     candidates: list[Thumbnail | None]
     """Empty on a card without ratings."""
     rows: list[CardRow]
@@ -154,6 +156,9 @@ class _Book:
             instruction=page.instruction if page else row.instruction if row else "",
             link=self.links.get(page.key) if page else None,
             source=self._thumbnail(page.source if page else row.source if row else None),
+            references=[
+                self._thumbnail(reference) for reference in (page.references if page else row.references if row else ())
+            ],
             candidates=[self._thumbnail(pictures.get(candidate)) for candidate in candidates] if ratings else [],
             rows=[
                 CardRow(person, [_rating(ratings.get(name, {}), person) for name in candidates]) for person in people

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -223,11 +223,13 @@ class _Reading:
             self.faults.append(repeated_id(location, line.id, self.ids[line.id]))
         self.ids.setdefault(line.id, location)
         if not any(self.picture_fault(folder, name) for name in (line.source, *line.references)):
-            references = [file_picture_sha256(reference) for reference in row.references]
-            task = task_id(file_picture_sha256(row.source), line.instruction, references)
+            source, *references = (file_picture_sha256(path) for path in (row.source, *row.references))
+            self.faults += [f"{location}: {fault}" for fault in _repeated_references(line, source, references)]
+            task = task_id(source, line.instruction, references)
             if task in self.tasks:
+                same = "source, references and instruction" if references else "source and instruction"
                 self.faults.append(
-                    f"{location}: instruction = {printable_json(line.instruction)}: same source and instruction as "
+                    f"{location}: instruction = {printable_json(line.instruction)}: same {same} as "
                     f"{self.tasks[task]}; give the candidates of one edit in one row"
                 )
             self.tasks.setdefault(task, location)
@@ -322,6 +324,25 @@ def _picture_fault(folder: Path, name: str) -> str | None:
     return None
 
 
+def _repeated_references(line: EditLine, source: str, references: Sequence[str]) -> list[str]:
+    """Return the faults of references that show the source, or a reference before them, once more.
+
+    Args:
+        line: The line.
+        source: Identity of its source image.
+        references: Identities of its reference images, in order.
+    """
+    first, faults = {source: "source"}, []
+    for number, sha256 in enumerate(references):
+        if sha256 in first:
+            faults.append(
+                f"references[{number}] = {printable_json(line.references[number])}: same picture as {first[sha256]}; "
+                "the images of an edit differ"
+            )
+        first.setdefault(sha256, f"references[{number}]")
+    return faults
+
+
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     unique: dict[str, Any] = {}
     for key, value in pairs:
@@ -340,6 +361,9 @@ def _rule(details: Any) -> str:
     if details["type"] == "extra_forbidden":
         model = CandidateLine if "." in key else EditLine
         return f"{key} = {printable_json(details['input'])}: unknown key; known are {', '.join(model.model_fields)}"
+    if details["type"] == "too_long":
+        count = len(details["input"])
+        return f"{key}: {count} images; a task has up to {MOST_REFERENCES} beside its source"
     message = str(details["msg"])
     if details["type"] == "string_too_short":
         message = "must not be empty"

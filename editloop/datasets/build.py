@@ -154,7 +154,7 @@ def candidate_rows(
         pictures: Encoded images of the task, by sha256.
 
     Returns:
-        Rows of schema CANDIDATE_ROWS. A candidate without ratings has null means.
+        Rows of schema CANDIDATE_ROWS_WITH_REFERENCES. A candidate without ratings has null means.
     """
     rows = []
     for candidate in sorted(task.candidates, key=lambda candidate: candidate.candidate_id):
@@ -167,6 +167,7 @@ def candidate_rows(
                 "split": split,
                 "instruction": task.instruction,
                 "source": pictures[task.source],
+                "references": [pictures[reference] for reference in task.references],
                 "target": pictures[task.target] if task.target else None,
                 "candidate_id": candidate.candidate_id,
                 "image": pictures[candidate.image],
@@ -194,6 +195,7 @@ def _write(
     splits = pool.splits(facts["seed"])
     tasks = [task for task in pool.tasks if task.task_id not in withdrawn.tasks]
     judged = [task for task in tasks if _comparable(task, labels)]
+    references = any(task.references for task in judged)
     counts = {split: {"groups": 0, "pairs": 0} for split in SPLITS}
     ties = 0
     with complete_folder(output, facts) as folder:
@@ -202,7 +204,7 @@ def _write(
         for split in SPLITS:
             split_tasks = [task for task in judged if splits[task.task_id] == split]
             with_pictures = zip(split_tasks, pool.pictures(split, split_tasks), strict=True)
-            with closing(ShardWriter(folder, split, shard_megabytes)) as writer:
+            with closing(ShardWriter(folder, split, shard_megabytes, references=references)) as writer:
                 for index, (task, pictures) in enumerate(
                     track(with_pictures, f"dataset: {split}", total=len(split_tasks))
                 ):

@@ -10,7 +10,7 @@ from editloop.data.candidates_folder import read_lines
 from editloop.data.fingerprints import Fingerprints, compute_fingerprints, is_flat, join_fingerprints, look_alikes
 from editloop.data.picture_file import load_image
 from editloop.data.vocabulary import EditTask
-from editloop.datasets.shards import rows_of_tasks
+from editloop.datasets.shards import REFERENCES, rows_of_tasks
 from editloop.datasets.splits import SPLITS, Split, picture_digests, splits_of
 from editloop.errors import EditLoopError
 from editloop.progress import track
@@ -39,7 +39,8 @@ class CandidatesFolder:
         Args:
             seed: Seed of the splits.
         """
-        shown = sorted({picture for task in self.tasks for picture in (task.source, task.target) if picture})
+        pictures = (picture for task in self.tasks for picture in (task.source, *task.references, task.target))
+        shown = sorted({picture for picture in pictures if picture})
         parts = [shown[start : start + PICTURES_A_TIME] for start in range(0, len(shown), PICTURES_A_TIME)]
         with ThreadPoolExecutor(os.cpu_count(), "fingerprints") as pool:
             prints = list(track(pool.map(self._fingerprints, parts), "pictures compared", total=len(parts)))
@@ -101,6 +102,7 @@ class EarlierVersion:
         for task in tasks:
             rows = next(rows for rows in row_groups if rows[0]["task_id"] == task.task_id)
             pictures = {task.source: rows[0]["source"]} | ({task.target: rows[0]["target"]} if task.target else {})
+            pictures |= dict(zip(task.references, rows[0].get(REFERENCES, ()), strict=True))
             encoded = {row["candidate_id"]: row["image"] for row in rows}
             yield pictures | {candidate.image: encoded[candidate.candidate_id] for candidate in task.candidates}
 

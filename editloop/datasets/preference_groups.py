@@ -1,7 +1,8 @@
 """Preference groups: all candidates of a task with the experts' ratings, read lazily from a dataset folder.
 
 Ratings and pairs are small and stay in memory. Images stay in the parquet shards, whose row groups pass through a
-bounded cache, so that a dataset may be larger than memory. An edit is decoded when it is first looked at.
+bounded cache, so that a dataset may be larger than memory. Edits and references are decoded when they are first looked
+at.
 """
 
 import io
@@ -10,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, overload
 
@@ -22,7 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from editloop.data.picture_file import UNREADABLE, first_line
 from editloop.data.picture_size import Picture, shrink
 from editloop.data.vocabulary import AXES
-from editloop.datasets.shards import PICTURES, shards
+from editloop.datasets.shards import PICTURES, REFERENCES, has_references, shards
 from editloop.errors import EditLoopError
 
 ROW_COLUMNS = ["task_id", "task_type", "instruction", "candidate_id", "editor", "if_mean", "vq_mean"]
@@ -106,6 +108,7 @@ class PreferenceGroups(Sequence[PreferenceGroup]):
         """
         self._side = side
         self._columns = [name for name in PICTURES if targets or name != "target"]
+        self._columns += [REFERENCES] if has_references(dataset, split) else []
         self._open = lru_cache(OPEN_SHARDS)(parquet.ParquetFile)
         self._groups: list[tuple[Path, int]] = []
         """Shard and number of each row group of the split."""
@@ -123,7 +126,7 @@ class PreferenceGroups(Sequence[PreferenceGroup]):
         self._tasks = list(self._places)
         pairs = (row for path in shards(dataset, "pairs", split) for row in parquet.read_table(path).to_pylist())
         self._weights = {(pair["task_id"], frozenset((pair["a"], pair["b"]))): _weight(pair) for pair in pairs}
-        self._cache: OrderedDict[int, dict[str, list[bytes | None]]] = OrderedDict()
+        self._cache: OrderedDict[int, dict[str, list[Any]]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -164,12 +167,17 @@ class PreferenceGroups(Sequence[PreferenceGroup]):
             source=self._decoded(task, encoded[0]["source"]),
             target=self._decoded(task, target) if (target := encoded[0].get("target")) is not None else None,
             edits=LazyPictures([pictures["image"] for pictures in encoded], partial(self._decoded, task)),
+            references=self._references(task, encoded[0]),
             ratings=np.array([[row["if_mean"], row["vq_mean"]] for row in members], np.float32),
             weights=np.array(
                 [[self._weights.get((task, frozenset((first, second))), no_weight) for second in ids] for first in ids],
                 np.float32,
             ),
         )
+
+    def _references(self, task: str, encoded: dict[str, Any]) -> Sequence[Picture]:
+        references = encoded.get(REFERENCES)
+        return LazyPictures(references, partial(self._decoded, task)) if references else ()
 
     def _pictures(self, row: int) -> dict[str, Any]:
         """Return the encoded images of one row, by column."""
@@ -221,8 +229,11 @@ def _size(png: bytes) -> Size:
         return picture.height, picture.width
 
 
-def _bytes(columns: dict[str, list[bytes | None]]) -> int:
-    return sum(len(picture) for column in columns.values() for picture in column if picture)
+def _bytes(columns: dict[str, list[Any]]) -> int:
+    """Return the size of the encoded images of a row group; the references' column has a list of them in each row."""
+    references = (picture for pictures in columns.get(REFERENCES, ()) for picture in pictures)
+    single = (picture for name in PICTURES for picture in columns.get(name, ()) if picture)
+    return sum(map(len, chain(single, references)))
 
 
 def _weight(pair: dict[str, Any]) -> NDArray[np.float32]:

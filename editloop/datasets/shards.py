@@ -1,6 +1,7 @@
 """Parquet shards of a dataset folder: `candidates-<split>-00000.parquet`, `pairs-<split>-00000.parquet`, and so on.
 
-All candidates of a task are in one shard, and its pairs in the shard of the same number.
+All candidates of a task are in one shard, and its pairs in the shard of the same number. Where some task of a dataset
+has reference images, all its shards of candidates have the column `references`; elsewhere none has.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,9 @@ ROWS_A_GROUP, BYTES_A_GROUP = 256, 2**20
 """A row group ends after the task that reaches a limit. A shuffled reader reads a whole group for each task: with
 images of 512 pixels or more that is the task itself."""
 PICTURES = ("source", "target", "image")
-"""Columns with encoded images."""
+"""Columns with one encoded image each."""
+REFERENCES = "references"
+"""Column with the encoded reference images, image 2 and those after it; an empty list for a task without."""
 Kind = Literal["candidates", "pairs"]
 
 CANDIDATE_COLUMNS: list[tuple[str, pa.DataType]] = [
@@ -40,6 +43,9 @@ PAIR_COLUMNS: list[tuple[str, pa.DataType]] = [
 ]
 CANDIDATE_ROWS, PAIR_ROWS = pa.schema(CANDIDATE_COLUMNS), pa.schema(PAIR_COLUMNS)
 SCHEMAS: dict[Kind, pa.Schema] = {"candidates": CANDIDATE_ROWS, "pairs": PAIR_ROWS}
+CANDIDATE_ROWS_WITH_REFERENCES = CANDIDATE_ROWS.insert(
+    CANDIDATE_ROWS.get_field_index("target"), pa.field(REFERENCES, pa.list_(pa.binary()))
+)
 
 
 def shards(dataset: Path, kind: Kind, split: str) -> list[Path]:
@@ -51,7 +57,8 @@ def shards(dataset: Path, kind: Kind, split: str) -> list[Path]:
         split: `train`, `validation` or `test`.
 
     Raises:
-        EditLoopError: There are none, or one is not a parquet file with the columns of its kind.
+        EditLoopError: There are none, or one is not a parquet file with the columns of its kind, or only some have the
+            column of references.
     """
     paths = sorted(dataset.glob(f"{kind}-{split}-*.parquet"))
     if not paths:
@@ -59,14 +66,29 @@ def shards(dataset: Path, kind: Kind, split: str) -> list[Path]:
             f"{dataset}: has no {kind}-{split}-*.parquet; give a folder that stage dataset wrote, and run the stage "
             "again for an older one."
         )
+    allowed = [SCHEMAS[kind]] + ([CANDIDATE_ROWS_WITH_REFERENCES] if kind == "candidates" else [])
     for path in paths:
         try:
             columns = pq.read_schema(path)
         except (pa.ArrowException, OSError) as error:
             raise EditLoopError(f"{path}: no readable parquet file ({error}); fetch the dataset again.") from error
-        if not columns.equals(SCHEMAS[kind]):
+        allowed = [schema for schema in allowed if columns.equals(schema)]
+        if not allowed:
             raise EditLoopError(f"{path}: has other columns than a dataset's {kind}; run stage dataset again.")
     return paths
+
+
+def has_references(dataset: Path, split: str) -> bool:
+    """Return whether the candidates of a dataset folder have the column of reference images.
+
+    Args:
+        dataset: The dataset folder.
+        split: `train`, `validation` or `test`.
+
+    Raises:
+        EditLoopError: The folder has no shards of the split, or broken ones.
+    """
+    return REFERENCES in pq.read_schema(shards(dataset, "candidates", split)[0]).names
 
 
 class ShardWriter:
@@ -75,14 +97,16 @@ class ShardWriter:
     Call `close` at the end.
     """
 
-    def __init__(self, folder: Path, split: Split, megabytes: float):
+    def __init__(self, folder: Path, split: Split, megabytes: float, *, references: bool = False):
         """Open the first shard.
 
         Args:
             folder: The dataset folder.
             split: The split.
             megabytes: Largest size of a shard's images, in MiB. A single larger task gets a shard to itself.
+            references: Whether the candidates have the column of reference images.
         """
+        self._schemas = SCHEMAS | ({"candidates": CANDIDATE_ROWS_WITH_REFERENCES} if references else {})
         self._folder, self._split, self._limit = folder, split, megabytes * 2**20
         self._count = 0
         self._open()
@@ -91,10 +115,14 @@ class ShardWriter:
         """Add the rows of one task. A new shard begins where the current one would become too large.
 
         Args:
-            candidates: Rows of schema CANDIDATE_ROWS.
+            candidates: Rows of schema CANDIDATE_ROWS, or CANDIDATE_ROWS_WITH_REFERENCES.
             pairs: Rows of schema PAIR_ROWS.
         """
-        size = sum(len(row[name] or b"") for row in candidates for name in PICTURES)
+        size = sum(
+            len(picture or b"")
+            for row in candidates
+            for picture in (*(row[name] for name in PICTURES), *row.get(REFERENCES, ()))
+        )
         if self._size and self._size + size > self._limit:
             self.close()
             self._open()
@@ -112,14 +140,14 @@ class ShardWriter:
             kind: pq.ParquetWriter(
                 self._folder / f"{kind}-{self._split}-{self._count:05d}.parquet", schema, compression="zstd"
             )
-            for kind, schema in SCHEMAS.items()
+            for kind, schema in self._schemas.items()
         }
         self._count += 1
 
     def _flush(self) -> None:
         for kind, rows in self._rows.items():
             if rows:
-                self._writers[kind].write_table(pa.Table.from_pylist(rows, SCHEMAS[kind]))
+                self._writers[kind].write_table(pa.Table.from_pylist(rows, self._schemas[kind]))
             self._rows[kind] = []
         self._waiting = 0
 

@@ -45,10 +45,10 @@ def splits_of(
 ) -> dict[str, Split]:
     """Return the split of every task, by task id.
 
-    Tasks that share an image (source, target or candidate) are joined, as in a chain of edits, where one task's target
-    is the next one's source. Joined tasks get the split of the smallest source sha256 among them. Blank images, such as
-    plain white ones, join nothing. A split that the hash leaves empty, as it may in a data set of a few dozen images,
-    gets one group of tasks from `train`, where there are two or more.
+    Tasks that share an image (source, reference, target or candidate) are joined, as in a chain of edits, where one
+    task's target is the next one's source. Joined tasks get the split of the smallest source sha256 among them. Blank
+    images, such as plain white ones, join nothing. A split that the hash leaves empty, as it may in a data set of a few
+    dozen images, gets one group of tasks from `train`, where there are two or more.
 
     Args:
         tasks: The tasks.
@@ -83,12 +83,13 @@ def splits_of(
 
 
 def picture_digests(task: EditTask) -> Iterator[str]:
-    """Yield the sha256 of every image of a task: source, target, candidates.
+    """Yield the sha256 of every image of a task: source, references, target, candidates.
 
     Args:
         task: The task.
     """
     yield task.source
+    yield from task.references
     if task.target:
         yield task.target
     yield from (candidate.image for candidate in task.candidates)

@@ -30,11 +30,12 @@ RATING = st.fixed_dictionaries({axis: st.integers(1, 4) for axis in AXES})
 
 
 @pytest.mark.parametrize("decide", [False, True])
+@pytest.mark.parametrize("references", [0, 3])
 @pytest.mark.parametrize("places", PLACES)
-def test_label_studio_takes_the_config_and_our_answers(places, decide):
+def test_label_studio_takes_the_config_and_our_answers(places, references, decide):
     from label_studio_sdk.label_interface import LabelInterface
 
-    config = labelling_config(places, tiny=True, decide=decide)
+    config = labelling_config(places, tiny=True, references=references, decide=decide)
     assert check_config(config, places) == []
     interface = LabelInterface(config)
     result = result_of([{"if": 1 + place % 4, "vq": 4 - place % 4} for place in range(places)])
@@ -58,13 +59,28 @@ def test_every_control_has_one_picture_of_its_own_and_every_key_one_meaning(plac
         assert choice.get("hotkey")[-1].upper() in choice.get("html"), "each button shows its key"
 
 
+def test_references_are_numbered_after_the_source_and_are_not_rated():
+    root = ElementTree.fromstring(labelling_config(3, tiny=False, references=2))
+    pictures = [(image.get("name"), image.get("value")) for image in root.iter("Image")]
+    names = ["original", "reference_2", "reference_3", "image_1", "image_2", "image_3"]
+    assert pictures == [(name, f"${name}") for name in names]
+    titles = [header.get("value") for header in root.iter("Header") if header.get("size") == "5"]
+    shown = [title for title in titles if title.startswith(("Image", "Edit"))]
+    assert shown == ["Image 1 (to be edited)", "Image 2", "Image 3", "Edit 1", "Edit 2", "Edit 3"]
+    plain = labelling_config(3, tiny=False)
+    assert "Source" in plain
+    assert "el-reference" not in plain, "a campaign of one image each has the page that it always had"
+
+
 def test_no_key_of_a_rating_is_that_of_a_reason():
     assert not set("".join(KEYS)) & set(REASONS.values())
 
 
+@pytest.mark.parametrize("references", [0, 2])
 @pytest.mark.parametrize("places", PLACES)
-def test_the_page_s_style_survives_label_studio_s_writing_of_it(places):
-    style = ElementTree.fromstring(labelling_config(places, tiny=True)).find(".//Style").text
+def test_the_page_s_style_survives_label_studio_s_writing_of_it(places, references):
+    config = labelling_config(places, tiny=True, references=references)
+    style = ElementTree.fromstring(config).find(".//Style").text
     assert not set("<>&") & set(style), "these are written as entities, and the browser drops the rule"
     assert style.count("{") == style.count("}")
     left = [word for word in ("COLUMNS", "AXIS", "FOOT", "REASON", "KEY", "RENDERING") if word in style]
@@ -179,6 +195,17 @@ def test_a_task_s_data_tells_what_is_shown_and_nothing_else():
     assert data == {"key": page.key, "instruction": page.instruction, **pictures}
     assert "secret" not in json.dumps(data)
     assert "gold" not in json.dumps(data)
+
+
+def test_a_task_s_data_has_a_value_for_each_place_of_a_reference():
+    images = {"source": "s", "candidates": ("a", "b"), "images": ("i", "j"), "overlap": 1}
+    for references in ((), ("r",), ("r", "q")):
+        page = Page(key="k", kind="task", task_id="t", instruction="x", references=references, **images)
+        data = task_data(page, lambda sha256: ShownPicture(f"/at/{sha256}.png"), references=2)
+        addresses = [f"/at/{one}.png" for one in references]
+        assert [data["reference_2"], data["reference_3"]] == [*addresses, "", ""][:2]
+        assert (data["original"], data["image_1"]) == ("/at/s.png", "/at/i.png")
+        assert "reference_4" not in data
 
 
 def test_guidelines_are_markdown_and_run_no_script():

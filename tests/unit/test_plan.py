@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 
 from annotation.campaigns.campaign_settings import CampaignSettings
-from annotation.campaigns.plan import plan_pages
+from annotation.campaigns.plan import plan_pages, references_of
 from annotation.simulated_experts import oracle_scores
 from editloop.data.candidates_folder import read_tasks
 from editloop.data.picture_file import file_picture_sha256
 from editloop.errors import EditLoopError
+from editloop.models.editors.candidates import write_candidates
 from editloop.studies.world.characters import PageView, answer_page, expert
+from editloop.studies.world.stand_ins import add_candidates
+from editloop.studies.world.two_sources import write_transfers
 
 PEOPLE = ("expert-1", "expert-2", "expert-3")
 
@@ -227,3 +230,28 @@ def test_training_takes_the_leads_answers_where_targets_are_too_few(make_candida
 def test_a_campaign_of_nothing_but_training_and_norming_is_refused(plan):
     with pytest.raises(EditLoopError, match="Of 4 tasks 2 are for training, 2 for norming and 0 are gold"):
         plan(4, training={"pages": 2}, norming={"pages": 2})
+
+
+def test_pages_of_every_kind_show_their_task_s_references(tmp_path):
+    write_transfers(tmp_path / "drawn", 12, seed=0)
+    add_candidates(tmp_path / "drawn", tmp_path / "edits", seed=0)
+    write_candidates(tmp_path / "edits", tmp_path / "candidates", per_task=0)
+    tasks = read_tasks(tmp_path / "candidates")
+    tasks = [*tasks[:11], tasks[11].model_copy(update={"references": (), "task_id": "alone"})]
+    given = {"gold": {"share": 0.1}, "repeats": {"share": 0.1}, "norming": {"pages": 1}, "training": {"pages": 1}}
+
+    def planned(*, forgotten=False):
+        shown = [task.model_copy(update={"references": ()}) for task in tasks] if forgotten else tasks
+        images, gold = tmp_path / "candidates/images", tmp_path / "gold"
+        return plan_pages(shown, settings(**given), config_sha256="c", images=images, gold_images=gold)
+
+    references = {task.task_id: task.references for task in tasks}
+    pages = planned()
+    assert {page.kind for page in pages} == {"task", "gold", "repeat", "norming", "training"}
+    assert all(page.references == references[page.task_id] for page in pages)
+    assert (references_of(tasks), references_of(tasks[11:])) == (1, 0)
+    plain = {(page.kind, page.task_id): page for page in planned(forgotten=True)}
+    for page in pages:
+        without = plain[page.kind, page.task_id]
+        assert (page.key == without.key) == (not page.references), "another image is another page"
+        assert ("references" in page.model_dump(mode="json")) == bool(page.references)

@@ -10,13 +10,13 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 
 from editloop.data.fingerprints import Fingerprints, compute_fingerprints, join_fingerprints
-from editloop.datasets.shards import shards
+from editloop.datasets.shards import REFERENCES, shards
 from editloop.progress import track
 
 TRAINING_SPLITS = ("train", "validation")
 """Splits that training sees."""
 COLUMNS = ["task_id", "instruction", "candidate_id", "source", "target", "image"]
-"""Columns of the shards that are read."""
+"""Columns of the shards that are read, beside the reference images."""
 MAX_ROWS_IN_PROCESS = 1000
 """Up to this many rows are read in this process: starting another costs a second."""
 
@@ -28,7 +28,7 @@ class PictureLocation(NamedTuple):
     """Name of the shard."""
     task_id: str
     part: str
-    """source, target, or a candidate's id."""
+    """source, image 2 and so on for a reference, target, or a candidate's id."""
 
 
 class Catalogue(NamedTuple):
@@ -76,11 +76,15 @@ def normalise_instruction(instruction: str) -> str:
 
 def _read_row_group(row_group: tuple[Path, int]) -> Catalogue:
     path, group = row_group
-    table = pq.ParquetFile(path).read_row_group(group, columns=COLUMNS)
+    file = pq.ParquetFile(path)
+    columns = [*COLUMNS, *({REFERENCES} & {*file.schema_arrow.names})]
+    table = file.read_row_group(group, columns=columns)
     rows: dict[tuple[str, bytes], tuple[PictureLocation, str]] = {}
     for row in table.to_pylist():
         instruction = normalise_instruction(row["instruction"])
-        parts = (("source", row["source"]), ("target", row["target"]), (row["candidate_id"], row["image"]))
+        references = [(f"image {number}", data) for number, data in enumerate(row.get(REFERENCES, ()), start=2)]
+        parts = [("source", row["source"]), *references]
+        parts += [("target", row["target"]), (row["candidate_id"], row["image"])]
         for part, data in parts:
             if data is not None:
                 location = PictureLocation(path.name, row["task_id"], part)

@@ -38,7 +38,7 @@ class Hit:
     """Name of the task's shard."""
     task_id: str
     part: str
-    """Which image of the task: source, target, or a candidate's id."""
+    """Which image of the task: source, image 2 and so on for a reference, target, or a candidate's id."""
     key: str
     """Key of the suite's item."""
     suite_part: str

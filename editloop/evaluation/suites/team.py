@@ -3,12 +3,15 @@
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from editloop.content import read_manifest
 from editloop.datasets.labels import TIE
+from editloop.datasets.shards import REFERENCES
 from editloop.datasets.splits import unread_shards
 from editloop.datasets.votes import JUDGEMENTS, read_votes
 from editloop.errors import EditLoopError
@@ -25,6 +28,15 @@ PICTURES = ("source", "image")
 
 Scores = NDArray[np.float64]
 """(K,), or (raters, K)."""
+
+
+class CandidateRow(NamedTuple):
+    """A row of the test split's candidates. An image that cannot be read is None."""
+
+    values: dict[str, object]
+    source: PictureRef | None
+    edit: PictureRef | None
+    references: tuple[PictureRef | None, ...]
 
 
 def read_heldout(data: Path, loader: PictureLoader, faults: list[str]) -> list[Item]:
@@ -84,29 +96,32 @@ def read_scenes(data: Path, loader: PictureLoader, faults: list[str]) -> list[It
 def _tasks(data: Path, loader: PictureLoader) -> list[tuple[Item, Scores]]:
     """The test split's tasks, without comparisons, and the experts' overall mean rating of each candidate, (K,)."""
     read_manifest(data, check=True, skip=unread_shards("test"))
-    rows: dict[str, list[tuple[dict[str, object], tuple[PictureRef | None, ...]]]] = {}
+    rows: dict[str, list[CandidateRow]] = {}
     paths = sorted(data.glob("candidates-test-*.parquet"))
     if not paths:
         raise EditLoopError(f"--data {data}: no candidates-test-*.parquet in it; give a folder of stage dataset.")
     for path in paths:
-        for values, pictures in table_rows(path, COLUMNS, PICTURES, loader):
-            row_pictures = (pictures["source"][0], pictures["image"][0])
-            rows.setdefault(str(values["task_id"]), []).append((values, row_pictures))
+        columns = [*PICTURES, *({REFERENCES} & {*pq.read_schema(path).names})]
+        for values, pictures in table_rows(path, COLUMNS, columns, loader):
+            row = CandidateRow(values, pictures["source"][0], pictures["image"][0], pictures.get(REFERENCES, ()))
+            rows.setdefault(str(values["task_id"]), []).append(row)
     rated_items = []
     for task, members in rows.items():
-        first, (source, _) = members[0]
-        edits = tuple(pictures[1] for _, pictures in members)
-        if source is None or not all(edits):
+        first, source, _, references = members[0]
+        edits = tuple(row.edit for row in members)
+        if source is None or not all(edits) or not all(references):
             continue
-        ratings = np.array([[row["if_mean"], row["vq_mean"]] for row, _ in members], dtype=np.float64).sum(axis=1)
+        means = [[row.values["if_mean"], row.values["vq_mean"]] for row in members]
+        ratings = np.array(means, dtype=np.float64).sum(axis=1)
         item = Item(
             key=task,
             cluster=source.sha256,
             slice=str(first["task_type"]),
             instruction=str(first["instruction"]),
-            candidates=tuple(str(row["candidate_id"]) for row, _ in members),
+            candidates=tuple(str(row.values["candidate_id"]) for row in members),
             source=source,
             edits=tuple(edit for edit in edits if edit),
+            further=tuple(reference for reference in references if reference),
         )
         rated_items.append((item, ratings))
     return rated_items

@@ -25,7 +25,8 @@ def write_candidates(
 
     Args:
         edits: An edits file, or a folder of them.
-        output: The folder to write: `tasks.jsonl` (EditTask rows), `images/<sha256>.png` and a manifest.
+        output: The folder to write: `tasks.jsonl` (EditTask rows), `images/<sha256>.png`, references among them, and a
+            manifest.
         editor: A diffusers folder, the name of a shipped editor, or `models:/NAME@ALIAS`.
         per_task: Edits that the editor makes of each row.
         steps: Denoising steps.
@@ -86,13 +87,14 @@ def noise_seed(seed: int, task: str, number: int) -> int:
 
 def _open(row: EditRow, out: Path) -> EditTask:
     """Return the task of a row with the candidates that the row brings, after storing its images."""
-    source = store_png(load_image(row.source), out / "images")
+    source, *references = (store_png(load_image(path), out / "images") for path in (row.source, *row.references))
     task = EditTask(
-        task_id=task_id(source, row.instruction),
+        task_id=task_id(source, row.instruction, references),
         name=row.id,
         task_type=row.task,
         instruction=row.instruction,
         source=source,
+        references=tuple(references),
         target=store_png(load_image(row.target), out / "images") if row.target else None,
     )
     for candidate in row.candidates:

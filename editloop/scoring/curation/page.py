@@ -56,6 +56,7 @@ def _example(scored: ScoredTriples, index: int, score: float) -> dict[str, Any]:
     return {
         "instruction": triple.instruction,
         "source": thumbnail(load_image(triple.source), SIDE).address,
+        "references": [thumbnail(load_image(reference), SIDE).address for reference in triple.references],
         "edit": thumbnail(load_image(triple.image), SIDE).address,
         "score": f"{score:.2f}",
         "sigma": f"{sigma:.2f}" if np.isfinite(sigma) else None,

@@ -12,6 +12,7 @@ import pyarrow.parquet as parquet
 
 from editloop.content import sha256_json
 from editloop.data.edits_stream import stream_edits, survey_edits
+from editloop.data.picture_file import file_picture_sha256
 from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import Judge
 from editloop.scoring.curation.selection import Values
@@ -33,6 +34,8 @@ class Triple(NamedTuple):
     source: Path
     image: Path
     editor: str
+    references: tuple[Path, ...] = ()
+    """Further images of which the instruction speaks."""
 
 
 class ScoredTriples(NamedTuple):
@@ -40,7 +43,7 @@ class ScoredTriples(NamedTuple):
 
     triples: list[Triple]
     names: list[tuple[str, str]]
-    """(task, edit) of each triple, as digests of content: the same source and instruction are one task."""
+    """(task, edit) of each triple, as digests of content: the same source, instruction and references are one task."""
     overall: Values
     """(N,), NaN where the score is missing."""
     mean: Values
@@ -91,7 +94,9 @@ def read_scored(edits: Path, scores: Path) -> ScoredTriples:
         if row is None or row["id"] != triple.id:
             raise EditLoopError(f"{scores}: its rows are not those of {edits}; score it again.")
         triples.append(triple)
-        names.append((sha256_json([row["source_sha256"], triple.instruction]), str(row["image_sha256"])))
+        references = [_identity(reference) for reference in triple.references]
+        task = sha256_json([row["source_sha256"], triple.instruction, *references])
+        names.append((task, str(row["image_sha256"])))
     numbers = (np.array(table[name].to_pylist(), dtype=np.float64) for name in COLUMNS[3:])
     return ScoredTriples(triples, names, *numbers)
 
@@ -99,4 +104,14 @@ def read_scored(edits: Path, scores: Path) -> ScoredTriples:
 def _triples(edits: Path, targets: bool) -> Iterator[Triple]:
     for row in stream_edits(edits, targets=targets):
         for candidate in row.candidates:
-            yield Triple(row.id, row.task, row.instruction, row.source, candidate.image, candidate.editor)
+            yield Triple(
+                row.id, row.task, row.instruction, row.source, candidate.image, candidate.editor, row.references
+            )
+
+
+def _identity(reference: Path) -> str:
+    """Return the identity of a reference image, or its path where it cannot be read: then the triple has no score."""
+    try:
+        return file_picture_sha256(reference)
+    except EditLoopError:
+        return str(reference)

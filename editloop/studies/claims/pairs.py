@@ -90,8 +90,13 @@ def write_best_labelled(dataset: Path, output: Path) -> int:
                     f"images/{store_png(Image.fromarray(picture), out / 'images')}.png"
                     for picture in (group.source, group.edits[best])
                 )
-                row = {"id": group.task_id, "task": group.task_type, "instruction": group.instruction}
-                lines.append(json.dumps(row | {"source": source, "target": target}) + "\n")
+                references = [
+                    f"images/{store_png(Image.fromarray(reference), out / 'images')}.png"
+                    for reference in group.references
+                ]
+                row: dict[str, object] = {"id": group.task_id, "task": group.task_type}
+                row |= {"instruction": group.instruction, "source": source, "target": target}
+                lines.append(json.dumps(row | ({"references": references} if references else {})) + "\n")
         (out / "edits.jsonl").write_text("".join(lines))
     return len(lines)
 

@@ -1,6 +1,7 @@
 """Stand-in editors: they make candidates for rows that have a target but no candidates, from source and target alone.
 
-They give a campaign edits of different quality before any editor has run. Each fails in its own way, from half an edit
+They give a campaign edits of different quality before any editor has run. References are copied with a row; the target
+already has what an edit takes from them. Each fails in its own way, from half an edit
 to a right edit that spoils the rest. All names begin with `stand-in-`, so that no report can take them for a real
 editor.
 """
@@ -161,6 +162,8 @@ def _row_with_candidates(row: EditRow, folder: Path, seed: int, per_task: int) -
         "instruction": row.instruction,
         "source": _stored(folder, source),
     }
+    if row.references:
+        line["references"] = [_stored(folder, load_image(reference, LONGEST_SIDE)) for reference in row.references]
     candidates = [(load_image(image, LONGEST_SIDE), editor) for image, editor in row.candidates]
     if row.target is not None:
         target = Image.fromarray(resized(load_image(row.target, LONGEST_SIDE), (source.height, source.width)))
