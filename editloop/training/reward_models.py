@@ -5,12 +5,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from editloop.content import MANIFEST, complete_folder, read_manifest
+from editloop.content import MANIFEST, complete_folder, read_manifest, write_json
 from editloop.datasets.splits import unread_shards
 from editloop.errors import EditLoopError
 from editloop.training.job import HISTORY_FILE, RESULT_FOLDER, launch_job, remove_when_delivered, work_folder
 from editloop.training.launch import Launcher, launch_ranks
 
+OF_THE_MACHINE = ("edits_per_second", "waiting", "peak_megabytes")
+"""Figures of a training that another machine, or another day, gives otherwise. MLflow has their curves."""
 MODULES = {"edit-reward": "editloop.training.edit_reward.train", "edit-score": "editloop.training.edit_score.train"}
 
 
@@ -83,6 +85,7 @@ def train_reward_model(
     history: dict[str, list[dict[str, float]]] = json.loads((result / HISTORY_FILE).read_text())
     with complete_folder(output, read_manifest(result)["facts"]) as out:
         shutil.copytree(result, out, dirs_exist_ok=True)
+        write_json(out / HISTORY_FILE, _of_the_work(history))
     remove_when_delivered(folder)
     first, best = history["evaluations"][0], min(history["evaluations"], key=lambda evaluation: evaluation["loss"])
     measured = {f"validation_{name}": value for name, value in best.items() if name not in ("step", "peak_megabytes")}
@@ -96,4 +99,12 @@ def train_reward_model(
         "edits_per_second": sum(step["edits_per_second"] for step in steps) / len(steps),
         "waiting_for_data": sum(step["waiting"] for step in steps) / len(steps),
         "peak_megabytes": max(evaluation["peak_megabytes"] for evaluation in history["evaluations"]),
+    }
+
+
+def _of_the_work(history: dict[str, list[dict[str, float]]]) -> dict[str, list[dict[str, float]]]:
+    """Return a history without figures of the machine, so that a model's content depends on its data and seed alone."""
+    return {
+        name: [{key: value for key, value in entry.items() if key not in OF_THE_MACHINE} for entry in entries]
+        for name, entries in history.items()
     }

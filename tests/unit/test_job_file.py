@@ -134,6 +134,10 @@ def test_what_the_ranks_write_becomes_the_stages_output(tmp_path: Path, monkeypa
     manifest = read_manifest(output, check=True)
     assert set(manifest["files"]) == {"weights", "training.json"}
     assert manifest["facts"]["kind"] == "a model"
+    assert json.loads((output / "training.json").read_text()) == {
+        "steps": [{"step": 1, "loss": 0.5, "learning_rate": 0.1}],
+        "evaluations": [{"loss": 0.4, "step": 1}],
+    }, "figures of the machine are no part of a model: the same data and seed give the same content"
     assert manifest["facts"]["dataset_sha256"] == read_manifest(tmp_path / "data" / "dataset")["sha256"]
     assert list((tmp_path / "checkpoints").iterdir()) == []
     shutil.rmtree(output)
