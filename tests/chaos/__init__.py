@@ -1,0 +1,1 @@
+"""The whole loop, broken at random moments and called again as a user would, until its outcome is there."""
