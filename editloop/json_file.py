@@ -29,6 +29,22 @@ def read_json(path: Path, advice: str) -> Any:
         raise EditLoopError(f"{path}: cannot be read as JSON ({reason}). {advice}") from None
 
 
+def read_json_object(path: Path, advice: str) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Args:
+        path: The file.
+        advice: What to do where it is damaged; a sentence.
+
+    Raises:
+        EditLoopError: The file cannot be read, is not JSON, or holds something else.
+    """
+    value = read_json(path, advice)
+    if not isinstance(value, dict):
+        raise EditLoopError(f"{path}: holds no JSON object. {advice}")
+    return value
+
+
 def read_json_record(path: Path, kind: type[Content], advice: str) -> Content:
     """Return the record in a JSON file.
 
