@@ -27,7 +27,7 @@ from editloop.errors import EditLoopError
 from editloop.evaluation.leaks.catalogue import read_catalogue
 from editloop.evaluation.oracle import oracle_of_group
 from editloop.evaluation.suites.opening import open_suite
-from editloop.models.editors.candidates import write_candidates
+from editloop.models.editors.candidates import write_given_candidates
 from editloop.selection.propose import run_propose
 from editloop.studies.world.scenes import random_edit, write_edits
 from editloop.studies.world.stand_ins import add_candidates
@@ -126,7 +126,7 @@ def make_candidates_folder(folder: Path, *, with_references: int, without: int) 
     write_transfers(folder / "drawn/pairs", with_references, seed=1)
     write_edits(folder / "drawn/scenes", without, seed=2)
     add_candidates(folder / "drawn", folder / "edits", seed=0, per_task=3)
-    write_candidates(folder / "edits", folder / "candidates", per_task=1, steps=1)
+    write_given_candidates(folder / "edits", folder / "candidates")
     return folder / "candidates"
 
 
