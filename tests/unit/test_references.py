@@ -272,7 +272,7 @@ def test_tasks_whose_references_look_alike_are_in_one_split(tmp_path: Path) -> N
 
 
 def test_rows_that_share_an_image_are_one_group() -> None:
-    rows = [("b", "r"), ("c", "r", "white"), ("a", "c"), ("z", "white"), ("y",), ("z", "q")]
+    rows = [("b", "r"), ("c", "r", "white"), ("a", "c"), ("z", "white"), ("y", "white"), ("z", "q")]
     asked: list[str] = []
 
     def is_blank(picture: str) -> bool:
