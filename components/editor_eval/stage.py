@@ -31,6 +31,8 @@ CHUNK = 128
 """Tasks that are edited at a time."""
 SHOWN = 12
 """Tasks on the contact sheet: the first held-out tasks, not the best ones."""
+REFERENCE_SIDE = 512
+"""Pixels. Longest side of a reference image beside them."""
 EDITORS = ("base", "tuned")
 Pictures = Sequence[NDArray[np.uint8]]
 """One image per task, each (height, width, 3)."""
@@ -127,8 +129,15 @@ def run_editor_eval(
         )
         write_json(out / "evaluation.json", report)
         write_json(out / "gate.json", decision)
-        contact_sheet([row.instruction for row in rows[:SHOWN]], comparison.shown).save(out / "contact-sheet.png")
-        _write_pictures(out, rows[:SHOWN], comparison)
+        shown = rows[:SHOWN]
+        references = [[load_image(path, REFERENCE_SIDE) for path in row.references] for row in shown]
+        sheet = contact_sheet(
+            [row.instruction for row in shown],
+            comparison.shown,
+            references=[[np.asarray(image) for image in images] for images in references],
+        )
+        sheet.save(out / "contact-sheet.png")
+        _write_pictures(out, shown, comparison, references)
         pictures = {"The first held-out tasks": out / "contact-sheet.png"}
         (out / "page.html").write_text(gate_page("Editor evaluation", decision, pictures=pictures))
     figures = {name: float(value) for name, value in report.items() if isinstance(value, int | float)}
@@ -216,7 +225,9 @@ def _clusters(rows: list[EditRow]) -> tuple[str, ...]:
     return tuple(file_picture_sha256(row.source) for row in rows)
 
 
-def _write_pictures(out: Path, rows: list[EditRow], comparison: _EditorComparison) -> None:
+def _write_pictures(
+    out: Path, rows: list[EditRow], comparison: _EditorComparison, references: Sequence[Sequence[Image.Image]]
+) -> None:
     """Write `contact-sheet.json` and its images, for pages with a layout of their own."""
     (out / "contact-sheet").mkdir()
     edits: list[dict[str, Any]] = []
@@ -225,5 +236,9 @@ def _write_pictures(out: Path, rows: list[EditRow], comparison: _EditorCompariso
         for column in COLUMNS[:3]:
             line[column] = f"contact-sheet/{number}-{column}.png"
             Image.fromarray(comparison.shown[column][number]).save(out / line[column])
+        names = [f"contact-sheet/{number}-image-{place + 2}.png" for place in range(len(row.references))]
+        for name, image in zip(names, references[number], strict=True):
+            image.save(out / name)
+        line |= {"references": names} if names else {}
         edits.append(line | {f"{name}_right": bool(flags[number]) for name, flags in comparison.shown_right.items()})
     write_json(out / "contact-sheet.json", {"edits": edits})

@@ -24,7 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from editloop.data.picture_file import UNREADABLE, first_line
 from editloop.data.picture_size import Picture, shrink
 from editloop.data.vocabulary import AXES
-from editloop.datasets.shards import PICTURES, REFERENCES, has_references, shards
+from editloop.datasets.shards import PICTURES, REFERENCES, shards
 from editloop.errors import EditLoopError
 
 ROW_COLUMNS = ["task_id", "task_type", "instruction", "candidate_id", "editor", "if_mean", "vq_mean"]
@@ -108,7 +108,6 @@ class PreferenceGroups(Sequence[PreferenceGroup]):
         """
         self._side = side
         self._columns = [name for name in PICTURES if targets or name != "target"]
-        self._columns += [REFERENCES] if has_references(dataset, split) else []
         self._open = lru_cache(OPEN_SHARDS)(parquet.ParquetFile)
         self._groups: list[tuple[Path, int]] = []
         """Shard and number of each row group of the split."""
@@ -119,6 +118,7 @@ class PreferenceGroups(Sequence[PreferenceGroup]):
             self._groups += [(path, group) for group in range(file.num_row_groups)]
             sizes += [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             self._rows += file.read(columns=ROW_COLUMNS).to_pylist()
+        self._columns += {REFERENCES} & {*file.schema_arrow.names}  # which all shards have, or none
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
         self._places: dict[str, list[int]] = {}
         for index, row in enumerate(self._rows):

@@ -37,11 +37,11 @@ LEAD = "lead-of-two"
 
 @pytest.fixture
 def candidates(tmp_path: Path) -> Path:
-    """Tasks with a reference, and a few without, in one edits folder; three stand-ins and an editor edit each."""
+    """Tasks with a reference, and a few without, in one edits folder; three stand-ins edit each."""
     write_transfers(tmp_path / "drawn/pairs", PAIRS, seed=5)
     write_edits(tmp_path / "drawn/scenes", SCENES, seed=6)
     add_candidates(tmp_path / "drawn", tmp_path / "edits", seed=0)
-    run_candidates(tmp_path / "edits", tmp_path / "candidates", CandidatesParameters(per_task=1, steps=1))
+    run_candidates(tmp_path / "edits", tmp_path / "candidates", CandidatesParameters(per_task=0))
     return tmp_path / "candidates"
 
 

@@ -8,6 +8,7 @@ from editloop.content import complete_folder, sha256_json
 from editloop.data.edits_file import EditRow, read_edits
 from editloop.data.picture_file import load_image, store_png
 from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
+from editloop.errors import EditLoopError
 from editloop.lineage.tracking import digest
 from editloop.progress import track
 
@@ -70,6 +71,32 @@ def write_candidates(
                 image = store_png(Image.fromarray(picture), out / "images")
                 opened[row] = _with_candidate(opened[row], image, editor, noise)
             tasks += opened
+        (out / "tasks.jsonl").write_text("".join(task.model_dump_json(by_alias=True) + "\n" for task in tasks))
+    return {"tasks": len(tasks), "candidates": sum(len(task.candidates) for task in tasks)}
+
+
+def write_given_candidates(edits: Path, output: Path) -> dict[str, float]:
+    """Write a candidates folder of the edits that the rows of an edits folder bring, without an editor.
+
+    Args:
+        edits: An edits file, or a folder of them.
+        output: The folder to write, as `write_candidates` writes it.
+
+    Returns:
+        The number of `tasks` and of `candidates`.
+
+    Raises:
+        EditLoopError: The edits file is faulty, or none of its rows has a candidate.
+    """
+    rows = read_edits(edits)
+    if not any(row.candidates for row in rows):
+        raise EditLoopError(
+            f"{edits}: no row has `candidates`, and per_task = 0 asks no editor for any. Give rows with edits that are "
+            "made already, or set per_task."
+        )
+    with complete_folder(output, {"editor": None}) as out:
+        (out / "images").mkdir()
+        tasks = [_open(row, out) for row in track(rows, description="candidates")]
         (out / "tasks.jsonl").write_text("".join(task.model_dump_json(by_alias=True) + "\n" for task in tasks))
     return {"tasks": len(tasks), "candidates": sum(len(task.candidates) for task in tasks)}
 

@@ -47,7 +47,7 @@ def write_sheet(path: Path, editor: Editor, task: PairTrainingTask) -> None:
         for names in ([pair.preferred for pair in pairs], [pair.rejected for pair in pairs])
     )
     columns = {"source": sources, "preferred": preferred, "rejected": rejected, "base": base, "tuned": tuned}
-    write_file(path, png_bytes(contact_sheet(instructions, columns)))
+    write_file(path, png_bytes(contact_sheet(instructions, columns, references=[group.references for group in groups])))
 
 
 def main(job: DpoJob) -> None:
