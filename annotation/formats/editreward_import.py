@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
-from PIL import Image
+from PIL import _imaging
 
 from annotation.formats.editreward_pairs import EncodedPicture, RatedPair, Ratings, count_pairs, pair_files, read_pairs
 from annotation.formats.judgements_folder import ImportedData, write_imported
@@ -133,13 +133,13 @@ def _stored_rows(files: dict[str, Path], work: Path) -> Iterator[tuple[str, _Sto
 def _pool() -> Iterator[ThreadPoolExecutor]:
     """A thread a processor. Rows that have not begun when the block ends are not begun."""
     threads = os.cpu_count() or 1
-    pool, kept_before = ThreadPoolExecutor(threads, "pictures"), Image.core.get_blocks_max()
-    Image.core.set_blocks_max(BLOCKS_KEPT * threads)
+    pool, kept_before = ThreadPoolExecutor(threads, "pictures"), _imaging.get_blocks_max()
+    _imaging.set_blocks_max(BLOCKS_KEPT * threads)
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
-        Image.core.set_blocks_max(kept_before)
+        _imaging.set_blocks_max(kept_before)
 
 
 def _journal_rows(journal: Path) -> dict[str, list[_StoredPair | str]]:

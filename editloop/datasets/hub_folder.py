@@ -109,7 +109,7 @@ def export_hub_folder(dataset: Path, output: Path) -> list[SplitCounts]:
         for split in SPLITS:
             tasks: set[str] = set()
             for batch in _copied(dataset, folder, "candidates", split):
-                tasks.update(batch.column("task_id").to_pylist())
+                tasks.update(map(str, batch.column("task_id").to_pylist()))
             pairs = sum(batch.num_rows for batch in _copied(dataset, folder, "pairs", split))
             candidates = sum(pq.read_metadata(path).num_rows for path in shards(dataset, "candidates", split))
             counts.append(SplitCounts(split, len(tasks), candidates, pairs))
