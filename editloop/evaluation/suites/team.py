@@ -101,7 +101,7 @@ def _tasks(data: Path, loader: PictureLoader) -> list[tuple[Item, Scores]]:
         ratings = np.array([[row["if_mean"], row["vq_mean"]] for row, _ in members], dtype=np.float64).sum(axis=1)
         item = Item(
             key=task,
-            cluster=source.sha256,
+            cluster=source,
             slice=str(first["task_type"]),
             instruction=str(first["instruction"]),
             candidates=tuple(str(row["candidate_id"]) for row, _ in members),
