@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from editloop.addresses import value_without_secrets
 from editloop.errors import EditLoopError
 
 MANIFEST = "manifest.json"
@@ -202,11 +203,11 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> str:
 
     Args:
         folder: The folder. A manifest that is there is replaced.
-        facts: Stored in the manifest.
+        facts: Stored in the manifest, addresses in them without secrets.
     """
     files = file_digests(folder)
     sha256 = sha256_json(files)
-    write_json(folder / MANIFEST, {"sha256": sha256, "files": files, "facts": facts})
+    write_json(folder / MANIFEST, {"sha256": sha256, "files": files, "facts": value_without_secrets(facts)})
     return sha256
 
 

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+from editloop.addresses import without_secrets
+
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 """Control characters other than the end of a line."""
 
@@ -12,16 +14,17 @@ class EditLoopError(Exception):
     """Something a user can mend: the message names the thing, its value, the rule and the next step.
 
     The command line prints the message alone and exits with 1; any other exception is a defect and keeps its traceback.
-    Control characters of a value in the message are shown, not obeyed by the terminal.
+    Control characters of a value in the message are shown, not obeyed by the terminal. Secrets in addresses are hidden,
+    also where the message quotes another program.
     """
 
     def __init__(self, message: str):
-        """Keep the message with its control characters escaped, apart from ends of lines.
+        """Keep the message with its control characters escaped, apart from ends of lines, and without secrets.
 
         Args:
             message: One line, or a heading with a line for each fault.
         """
-        super().__init__(CONTROL.sub(lambda match: repr(match[0])[1:-1], message))
+        super().__init__(CONTROL.sub(lambda match: repr(match[0])[1:-1], without_secrets(message)))
 
 
 def there_are(name: str, names: Iterable[str]) -> str:

@@ -14,9 +14,11 @@ from typing import TypedDict
 
 from pydantic import BaseModel
 
+from editloop.addresses import without_secrets
 from editloop.content import read_manifest, write_file
 from editloop.datasets.checkout import checkout
 from editloop.datasets.git_command import git, git_objects
+from editloop.datasets.settings import DatasetSettings
 from editloop.errors import EditLoopError
 from editloop.settings_file import FrozenModel
 
@@ -107,7 +109,9 @@ def commit_dataset(
                 if work.push():
                     git(folder, "tag", "--annotate", tag, "--message", sha256)
                     work.push_tag(tag)
-        return DatasetVersion(dvc_rev=git(folder, "rev-list", "-n", "1", tag), tag=tag, sha256=sha256, repo=repo)
+        return DatasetVersion(
+            dvc_rev=git(folder, "rev-list", "-n", "1", tag), tag=tag, sha256=sha256, repo=without_secrets(repo)
+        )
 
 
 def fetch_dataset(version: DatasetVersion, target: Path) -> None:
@@ -123,7 +127,7 @@ def fetch_dataset(version: DatasetVersion, target: Path) -> None:
     """
     from editloop.datasets import dvc_store
 
-    with checkout(version["repo"]) as work, tempfile.TemporaryDirectory() as temporary:
+    with checkout(_readable_address(version["repo"])) as work, tempfile.TemporaryDirectory() as temporary:
         _check_history(work.folder, version)
         kind, _, _ = version["tag"].rpartition("-")
         fetched = Path(temporary) / kind
@@ -199,6 +203,12 @@ def _pointer(folder: Path, version: DatasetVersion, kind: str) -> bytes:
             "version of a dataset; fetch that version from another clone."
         )
     return pointer
+
+
+def _readable_address(recorded: str) -> str:
+    """Return a repository's address with the log-in that a version's record leaves out, where the settings have it."""
+    own = DatasetSettings().dataset_repo
+    return own if own and without_secrets(own) == recorded else recorded
 
 
 def _check_history(folder: Path, version: DatasetVersion) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from editloop.addresses import value_without_secrets
 from editloop.content import MANIFEST, read_manifest
 from editloop.datasets.repository import tag_of
 from editloop.datasets.settings import DatasetSettings
@@ -34,7 +35,7 @@ def log_dataset(run_id: str, dataset: Path, context: str) -> None:
     sha256, facts = str(manifest["sha256"]), manifest["facts"]
     if "judgements_sha256" not in facts:
         return
-    source = {"repo": DatasetSettings().dataset_repo, "tag": tag_of(sha256), "sha256": sha256}
+    source = {"repo": value_without_secrets(DatasetSettings().dataset_repo), "tag": tag_of(sha256), "sha256": sha256}
     counts = {key: facts[key] for key in ("groups", "pairs") if key in facts}
     dataset_entity = Dataset(
         name="preferences",

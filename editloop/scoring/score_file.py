@@ -15,10 +15,9 @@ import numpy as np
 import pyarrow.parquet as parquet
 from pydantic import Field
 
-from editloop.content import sha256_bytes
 from editloop.data.edits_file import EditRow
 from editloop.data.edits_stream import stream_edits, survey_edits
-from editloop.data.picture_file import first_line, read_picture
+from editloop.data.picture_file import load_image, picture_sha256
 from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import EditGroup, Judge, Picture, Score, wording_of
 from editloop.scoring.chunks import score_in_chunks
@@ -83,7 +82,7 @@ class PictureRead(NamedTuple):
     """An image file after an attempt to read it."""
 
     sha256: str | None
-    """Digest of the file's bytes; None if they cannot be read."""
+    """Identity of the pixels; None if the image cannot be decoded."""
     picture: Picture | None
     """The pixels; None if the image cannot be decoded."""
     fault: str
@@ -251,20 +250,15 @@ def _batches(part: int, tasks: Sequence[EditRow], root: Path, settings: ScoringS
 
 
 def _read(path: Path) -> PictureRead:
-    """Read an image's digest and pixels, or find what is wrong with it.
+    """Read an image's identity and pixels, or find what is wrong with it.
 
     The fault names no path, so that equal faults are counted together.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        return PictureRead(None, None, error.strerror or first_line(error))
-    except ValueError as error:
-        return PictureRead(None, None, f"not a path ({first_line(error)})")
-    try:
-        return PictureRead(sha256_bytes(data), np.asarray(read_picture(data, "picture")), "")
+        picture = np.asarray(load_image(path))
     except EditLoopError as error:
-        return PictureRead(sha256_bytes(data), None, str(error).removeprefix("picture: "))
+        return PictureRead(None, None, str(error).removeprefix(str(EditLoopError(f"{path}: "))))
+    return PictureRead(picture_sha256(picture), picture, "")
 
 
 def _scored_rows(judge: Judge, batch: ScoringBatch) -> list[ScoredEdit]:

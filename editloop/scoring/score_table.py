@@ -35,7 +35,7 @@ class ScoredEdit(NamedTuple):
     """Path relative to the input's folder."""
     editor: str
     source_sha256: str | None
-    """sha256 of the bytes that were scored; None if they could not be read."""
+    """Identity of the image's pixels, `picture_sha256`; None if it cannot be decoded."""
     image_sha256: str | None
     """The same for the edit."""
     score: Score

@@ -45,7 +45,7 @@ def test_editscores_bench_prefers_the_first_edit_on_one_dimension(tmp_path: Path
         [10, 90],
         [60, 40],
     ]
-    one, other, last = (item.cluster for item in suite.items)
+    one, other, last = (item.cluster_name for item in suite.items)
     assert one == other != last, "units of one source picture are one cluster"
 
 

@@ -125,7 +125,7 @@ def judge_edits(suite: EditorSuite, editor: EditorFacts, images: Path, judge: Ju
             if picture is not None:
                 items[task.key] = Item(
                     key=task.key,
-                    cluster=task.source.sha256,
+                    cluster=task.source,
                     slice=task.task,
                     instruction=task.instruction,
                     candidates=("edit",),

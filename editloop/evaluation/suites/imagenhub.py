@@ -67,7 +67,7 @@ def read_imagenhub(data: Path, loader: PictureLoader, faults: list[str]) -> list
         items.append(
             Item(
                 key=name,
-                cluster=source.sha256,
+                cluster=source,
                 slice=ALL,
                 instruction=instruction,
                 candidates=tuple(available_models),

@@ -115,7 +115,7 @@ def _tasks(data: Path, loader: PictureLoader) -> list[tuple[Item, Scores]]:
         ratings = np.array(means, dtype=np.float64).sum(axis=1)
         item = Item(
             key=task,
-            cluster=source.sha256,
+            cluster=source,
             slice=str(first["task_type"]),
             instruction=str(first["instruction"]),
             candidates=tuple(str(row.values["candidate_id"]) for row in members),

@@ -102,7 +102,7 @@ def suite_units(suite: Suite) -> Units:
         keys=tuple(item.key for item in compared_items)
         if in_groups
         else tuple(comparison.key for _, comparison in compared),
-        clusters=tuple(item.cluster for item in owners),
+        clusters=tuple(item.cluster_name for item in owners),
         slices=tuple(item.slice for item in owners),
         axes=tuple(item.axis for item in owners),
         suite=suite,
