@@ -146,6 +146,30 @@ class WordedSettings(Protocol):
         """Digest of the texts."""
 
 
+def takes_references(judge: Judge) -> bool:
+    """Return whether a judge reads a task's reference images, from its attribute `takes_references`; no where it has
+    none: its scores would be those of another task.
+
+    Args:
+        judge: The judge.
+    """
+    return bool(getattr(judge, "takes_references", False))
+
+
+def no_place_for_references(judge: Judge, key: str, references: int) -> str:
+    """Return why a judge cannot score the edits of a task with reference images.
+
+    Args:
+        judge: The judge.
+        key: Name of the task.
+        references: Number of its reference images.
+    """
+    return (
+        f"{key or 'a group'}: {references} reference images; {judge.name} {judge.version[:12]} reads one source and "
+        "one edit (a model of `paired` images, or a judge that does not say `takes_references`). Use another judge"
+    )
+
+
 def note_on_references(note: str, references: int) -> str:
     """Return the sentence about a task's reference images; empty where it has none.
 

@@ -65,6 +65,8 @@ def keep_best(source: Path, scores: Path, best_of: int, folder: Path) -> BestOfC
                         {"image": copy_picture(task.candidates[best["candidate"]].image, out), "editor": best["editor"]}
                     ],
                 }
+                if task.references:
+                    line["references"] = [copy_picture(reference, out) for reference in task.references]
                 if task.target is not None:
                     line["target"] = copy_picture(task.target, out)
                 stream.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -64,8 +64,10 @@ def write_curated(
         with (folder / "edits.jsonl").open("w") as stream:
             for triple in triples:
                 names = {"source": copy_picture(triple.source, folder), "target": copy_picture(triple.image, folder)}
-                pictures |= {Path(name).stem for name in names.values()}
+                references = [copy_picture(reference, folder) for reference in triple.references]
+                pictures |= {Path(name).stem for name in (*names.values(), *references)}
                 line = {"id": triple.id, "task": triple.task, "instruction": triple.instruction, **names}
+                line |= {"references": references} if references else {}
                 stream.write(json.dumps(line, ensure_ascii=False) + "\n")
         manifest_facts["images"] = sorted(pictures)
         write_json(folder / "curation.json", report)

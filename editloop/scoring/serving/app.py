@@ -69,10 +69,12 @@ class DecodedRequest:
             HttpRefusal: Status 413, the images have more pixels than `most_pixels`; or 499, the client has left.
         """
         self.instruction = request.instruction
-        names = ["source", *(f"edits[{index}]" for index in range(len(request.edits)))]
+        references, edits = len(request.references), len(request.edits)
+        names = ["source", *(f"references[{k}]" for k in range(references)), *(f"edits[{k}]" for k in range(edits))]
+        encoded = (request.source, *request.references, *request.edits)
         pictures_by_bytes: dict[bytes, Picture] = {}
         pictures, pixels = [], 0
-        for name, data in zip(names, (request.source, *request.edits), strict=True):
+        for name, data in zip(names, encoded, strict=True):
             if gone.is_set():
                 raise HttpRefusal(499, "the asker left")
             if data not in pictures_by_bytes:
@@ -81,9 +83,14 @@ class DecodedRequest:
             if pixels > most_pixels:
                 raise HttpRefusal(413, f"the pictures have over {most_pixels:,} pixels together; send fewer at once")
             pictures.append(pictures_by_bytes[data])
-        self.source, self.edits = pictures[0], pictures[1:]
+        self.source, self.references, self.edits = (
+            pictures[0],
+            pictures[1 : 1 + references],
+            pictures[1 + references :],
+        )
         self.bytes = 3 * pixels
-        self.task = hashlib.sha256(request.source + b"\0" + request.instruction.encode()).hexdigest()
+        digests = b"".join(hashlib.sha256(data).digest() for data in (request.source, *request.references))
+        self.task = hashlib.sha256(digests + request.instruction.encode()).hexdigest()
 
 
 class MemoryBudget:
@@ -214,9 +221,10 @@ def make_app(
                 del body
                 decoded = await _while_connected(request, decoding)
                 hold_more(decoded.bytes)
-                scores = await _while_connected(
-                    request, batcher.score(decoded.instruction, decoded.source, decoded.task, decoded.edits)
+                scoring = batcher.score(
+                    decoded.instruction, decoded.source, decoded.task, decoded.edits, decoded.references
                 )
+                scores = await _while_connected(request, scoring)
         except OverloadedError as error:
             raise HttpRefusal(429, str(error), {"Retry-After": str(error.seconds)}) from None
         except (RefusedError, EditLoopError) as error:
@@ -242,16 +250,21 @@ def make_app(
         return DecodedRequest(request, limits.picture_megapixels * 1_000_000, gone)
 
     @app.get("/v1/model", response_model=ModelReply)
-    async def model(request: Request) -> Response:
+    async def model(request: Request, references: bool = False) -> Response:
         admit(request)
         if batcher.facts is None:
             raise HttpRefusal(503, "the model is being loaded", {"Retry-After": "1"})
         facts = batcher.facts
         wording = WordingMessage(**facts.wording._asdict()) if facts.wording else None
-        return reply(
-            200,
-            ModelReply(model=facts.name, version=facts.version, axes=facts.axes, limits=limits, wording=wording),
+        content = ModelReply(
+            model=facts.name,
+            version=facts.version,
+            axes=facts.axes,
+            limits=limits,
+            wording=wording,
+            references=facts.takes_references if references else None,
         )
+        return reply(200, content)
 
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:

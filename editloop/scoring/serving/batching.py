@@ -1,8 +1,8 @@
 """Dynamic batching by task: requests that wait at the same time are judged together.
 
 A request waits in a queue of bounded length. A free worker takes the oldest request, then those of the same task
-(source and instruction), then others, up to a number of edits. The oldest request waits for others for a limited time
-only. Requests of one task become one group, so that the judge computes their source and instruction once.
+(sources and instruction), then others, up to a number of edits. The oldest request waits for others for a limited time
+only. Requests of one task become one group, so that the judge computes their sources and instruction once.
 """
 
 import asyncio
@@ -97,14 +97,22 @@ class Batcher:
             _fail(self._queue.popleft(), UnavailableError("the server is stopping"))
         self._threads.shutdown(wait=False)
 
-    async def score(self, instruction: str, source: Picture, task: str, edits: list[Picture]) -> list[ScoreMessage]:
+    async def score(
+        self,
+        instruction: str,
+        source: Picture,
+        task: str,
+        edits: list[Picture],
+        references: Sequence[Picture] = (),
+    ) -> list[ScoreMessage]:
         """Score the edits of one request.
 
         Args:
             instruction: The instruction.
             source: The source image.
-            task: Digest of source and instruction; requests with the same one are batched as one group.
+            task: Digest of sources and instruction; requests with the same one are batched as one group.
             edits: The edits.
+            references: The reference images.
 
         Returns:
             The scores, in the edits' order.
@@ -116,7 +124,8 @@ class Batcher:
         """
         if self._queue and self.queued + len(edits) > self.settings.queue:
             raise OverloadedError(self.retry_seconds())
-        request = QueuedRequest(instruction, source, task, edits, asyncio.get_running_loop().create_future())
+        answer = asyncio.get_running_loop().create_future()
+        request = QueuedRequest(instruction, source, task, edits, answer, references)
         await self._put(request)
         try:
             return await asyncio.wait_for(request.answer, self.settings.request_seconds)

@@ -8,9 +8,9 @@ JSON object per line, one for each edit:
      "reasoning": {"sc": "The kettle is red, the rest is as it was.", "pq": "A seam at the handle."}}
 
 Paths are relative to the file and must stay inside its folder. Where the instruction speaks of further images,
-`references` lists up to three: `source` is image 1, and they are image 2 and those after it. `reasoning` may be a single text, which is then that of
-`sc`. The one for `pq` must not mention the source, so it is written from the points. Rows with the same `key` are one
-group.
+`references` lists up to three: `source` is image 1, and they are image 2 and those after it. `reasoning` may be a
+single text, which is then that of `sc`. The one for `pq` must not mention the source, so it is written from the points.
+Rows with the same `key` are one group.
 """
 
 import json
