@@ -11,7 +11,7 @@ from PIL import Image
 from components.editor_eval.declaration import EditorEvalParameters
 from editloop.content import complete_folder, read_manifest, sha256_json, write_json
 from editloop.data.edits_file import EditRow, read_edits
-from editloop.data.picture_file import file_picture_sha256, load_image
+from editloop.data.picture_file import file_picture_sha256, load_image, load_images
 from editloop.data.picture_size import resized
 from editloop.errors import EditLoopError
 from editloop.evaluation.gates.decision import SuiteMeasurement, decide
@@ -63,13 +63,15 @@ def run_editor_eval(
         The figures of `evaluation.json` that are numbers, and those of `register_editor`.
 
     Raises:
-        EditLoopError: The gate is faulty, a row lacks the target that the gate needs, a judge cannot be opened, or the
-            editors work at different sizes. Nothing is edited then.
+        EditLoopError: The gate is faulty, a row lacks the target that the gate needs, a judge cannot be opened, the
+            editors work at different sizes, or a row has more reference images than an editor takes. Nothing is edited
+            then.
     """
     from editloop.evaluation.editor_benchmark import VersionedEditor, open_benchmarks
     from editloop.evaluation.editor_suites.editing import EditorSampling, editor_version
     from editloop.models.editors.opening import find_editor, open_editor
     from editloop.models.editors.sampling import edit
+    from editloop.models.editors.sources import check_row_references, working_references
 
     settings, rows = read_gate(parameters.gate), read_edits(edits)
     without = [row.id for row in rows if row.target is None]
@@ -89,15 +91,19 @@ def run_editor_eval(
             f"{editor}: works at other sizes than the base editor {parameters.base} ({set(tuned_sizes)} against "
             f"{set(sizes)}); give the editor that it was tuned from."
         )
+    for model in models.values():
+        check_row_references(model, rows)
     comparison = _EditorComparison(rows, parameters.samples, bool(settings.right_edits))
     for start in track(range(0, len(rows), CHUNK), description="editor_eval"):
         part, at = rows[start : start + CHUNK], sizes[start : start + CHUNK]
         sources = [resized(load_image(row.source), size) for row, size in zip(part, at, strict=True)]
+        references = [working_references(models["base"], load_images(row.references)) for row in part]
         targets = [resized(load_image(row.target), size) for row, size in zip(part, at, strict=True) if row.target]
         for number in range(parameters.samples):
             seeds = [noise_seed(parameters.seed, sha256_json([row.id]), number) for row in part]
+            instructions = [row.instruction for row in part]
             edited_pictures = {
-                name: edit(model, [row.instruction for row in part], sources, seeds=seeds, steps=parameters.steps)
+                name: edit(model, instructions, sources, seeds=seeds, references=references, steps=parameters.steps)
                 for name, model in models.items()
             }
             comparison.add(sources, targets, edited_pictures, first=number == 0)

@@ -85,17 +85,22 @@ def fine_tune(
         The curves: {"steps", "evaluations"}.
 
     Raises:
-        EditLoopError: A row has no target, or the editor cannot be opened. Nothing is trained then.
+        EditLoopError: A row has no target, or more reference images than the editor takes, or the editor cannot be
+            opened. Nothing is trained then.
     """
-    from editloop.models.editors.opening import find_editor
+    from editloop.models.editors.opening import find_editor, outline_editor
+    from editloop.models.editors.sources import check_row_references
 
-    without_target = [row.id for row in read_edits(edits) if row.target is None]
+    rows = read_edits(edits)
+    without_target = [row.id for row in rows if row.target is None]
     if without_target:
         raise EditLoopError(
             f"{edits}: {len(without_target)} rows have no target, {without_target[0]!r} first. An edit to learn has "
             "its result as `target`; the curate stage writes such rows."
         )
     start = find_editor(editor)
+    if any(row.references for row in rows):
+        check_row_references(outline_editor(start), rows)
     training_facts = {
         "editor": editor,
         "edits": read_manifest(edits)["sha256"],
