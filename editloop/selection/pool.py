@@ -54,8 +54,10 @@ def read_pool(folder: Path, tasks: list[EditTask], model: RewardModel) -> Candid
     hidden: list[Tensor] = []
     for task in track(tasks, description="reading the pool"):
         images = [candidate.image for candidate in task.candidates]
-        source, *edits = load_pictures(folder, (task.source, *images), model.settings.side)
-        hidden += model.states([EditGroup(task.instruction, source, edits)])
+        side = model.settings.side
+        source, *references = load_pictures(folder, (task.source, *task.references), side)
+        edits = load_pictures(folder, images, side)
+        hidden += model.states([EditGroup(task.instruction, source, edits, task.name, references)])
     return CandidatePool(tasks, hidden)
 
 
