@@ -12,10 +12,15 @@ import httpx
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
+import torch
 from PIL import Image
+from transformers import Qwen2_5_VLModel
 
 from editloop.data.edits_file import read_edits
 from editloop.data.picture_file import load_image
+from editloop.datasets.preference_groups import PreferenceGroups
+from editloop.models.edit_reward.model import RewardModel
+from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.judge_protocol import REFERENCE_NOTE, EditGroup, JudgeUnavailableError, note_on_references
 from editloop.scoring.best_of import keep_best
 from editloop.scoring.chunks import score_in_chunks
@@ -28,8 +33,16 @@ from editloop.scoring.server_messages import ScoreRequest
 from editloop.scoring.server_settings import Limits
 from editloop.scoring.serving.waiting import QueuedRequest, merge_by_task
 from editloop.scoring.serving.worker import ModelFacts, _receive_groups, _send_groups
+from editloop.studies.tiny_models.backbone import byte_tokenizer, tiny_config
+from editloop.training.edit_reward.train import RewardTrainingTask
+from editloop.training.edit_score.training_task import AnswerTrainingTask, read_training_edits
+from editloop.training.presets import load_preset
+from editloop.training.reward_job import TrainingJob
 from tests.chat_endpoint import Body, ChatEndpoint, random_group, shown
+from tests.edit_score_models import tiny_score
+from tests.pair_datasets import write_pairs
 from tests.pixel_judge import FACTS, UNJUDGEABLE, PixelJudge, SourcesJudge, message, picture
+from tests.plain_passes import PlainPasses
 from tests.unit.test_serving import Asgi, Workers
 
 GROUP = EditGroup("put them together", picture(0), [picture(1), picture(2)], "kitchen-1", [picture(10), picture(20)])
@@ -162,6 +175,45 @@ class TestClient:
         scores = score_in_chunks(judge, [GROUP, replace(GROUP, references=())])
         assert [bool(score.missing) for score in scores] == [True, True, False, False]
         assert ["references" in body for body in bodies] == [False]
+
+
+class TestTrainings:
+    """Reward models learn from a dataset's groups with their references."""
+
+    @pytest.fixture
+    def dataset(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        read = PreferenceGroups.__getitem__
+
+        def with_references(groups: PreferenceGroups, index: Any) -> Any:
+            return replace(read(groups, index), references=[picture(10, 32), picture(20, 32)])
+
+        monkeypatch.setattr(PreferenceGroups, "__getitem__", with_references)
+        return write_pairs(tmp_path / "pairs")
+
+    def test_edit_score_learns_from_rows_of_all_sources(self, dataset: Path) -> None:
+        group, _ = read_training_edits(dataset, "train", 25).edit(0, 1)
+        assert [int(one[0, 0, 0]) for one in group.references] == [10, 20]
+        model = tiny_score()
+        task = AnswerTrainingTask(model, {"train": read_training_edits(dataset, "train", 25)})
+        tensors = task.batch("train", [0]).tensors
+        assert len(tensors["image_grid_thw"]) == 4
+
+    def test_edit_reward_learns_from_trees_of_all_sources(self, dataset: Path) -> None:
+        settings = RewardSettings(rubrics=("{instruction}", "clean {instruction}"), min_pixels=1024, max_pixels=1024)
+        tokenizer = byte_tokenizer()
+        backbone = Qwen2_5_VLModel(tiny_config("qwen2.5-vl", tokenizer))
+        model = RewardModel(backbone, tokenizer, settings).eval()
+        job = TrainingJob.model_construct(
+            preset=load_preset("editreward-tiny"), training=load_preset("editreward-tiny").training
+        )
+        splits = {split: PreferenceGroups(dataset, split, targets=False) for split in ("train", "validation")}
+        task = RewardTrainingTask(model, splits, job)  # type: ignore[arg-type]
+        tensors = task.batch("train", [0]).tensors
+        assert len(tensors["image_grid_thw"]) == 1 + 2 + len(splits["train"][0].edits)
+        with torch.no_grad():
+            plain = PlainPasses(model).hidden(splits["train"][0])
+            inputs = {name: value for name, value in tensors.items() if name not in ("ratings", "valid", "weights")}
+            assert (model.hidden(inputs) - plain).abs().max() <= 2e-5
 
 
 class TestScoreFile:
