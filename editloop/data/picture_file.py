@@ -13,6 +13,7 @@ import re
 import struct
 import warnings
 import zlib
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -70,6 +71,18 @@ def load_image(path: Path, size: int | None = None) -> Image.Image:
     if size is not None:
         picture.thumbnail((size, size), Image.Resampling.LANCZOS)
     return picture
+
+
+def load_images(paths: Iterable[Path]) -> list[NDArray[np.uint8]]:
+    """Return the images of some files, uint8 (height, width, 3).
+
+    Args:
+        paths: The files.
+
+    Raises:
+        EditLoopError: As in `load_image`.
+    """
+    return [np.asarray(load_image(path)) for path in paths]
 
 
 def upright_size(path: Path) -> tuple[int, int]:

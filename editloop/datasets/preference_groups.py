@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import pyarrow as pa
@@ -60,6 +60,14 @@ class PreferenceGroup:
     def key(self) -> str:
         """The task id, as the group's name."""
         return self.task_id
+
+
+class PictureSizes(NamedTuple):
+    """Sizes of a group's images."""
+
+    source: Size
+    references: list[Size]
+    edits: list[Size]
 
 
 class LazyPictures(Sequence[Picture]):
@@ -140,11 +148,15 @@ class PreferenceGroups(Sequence[PreferenceGroup]):
         """Return task id and instruction of each group, without reading images."""
         return [(task, self._rows[self._places[task][0]]["instruction"]) for task in self._tasks]
 
-    def picture_sizes(self) -> Iterator[tuple[str, Size, list[Size]]]:
-        """Yield task id, size of the source and sizes of the edits of each group, in pixels. Decodes no image."""
+    def picture_sizes(self) -> Iterator[PictureSizes]:
+        """Yield the sizes of each group's images. Decodes none."""
         for task in self._tasks:
             encoded = [self._pictures(row) for row in self._places[task]]
-            yield task, _size(encoded[0]["source"]), [_size(pictures["image"]) for pictures in encoded]
+            yield PictureSizes(
+                _size(encoded[0]["source"]),
+                [_size(reference) for reference in encoded[0].get(REFERENCES, ())],
+                [_size(pictures["image"]) for pictures in encoded],
+            )
 
     @overload
     def __getitem__(self, index: int) -> PreferenceGroup: ...

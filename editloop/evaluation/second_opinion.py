@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editloop.data.edits_file import EditRow
-from editloop.data.picture_file import file_picture_sha256
+from editloop.data.picture_file import file_picture_sha256, load_images
 from editloop.errors import EditLoopError
 from editloop.evaluation.gates.decision import Agreement
 from editloop.evaluation.gates.settings import IndependentJudge
@@ -76,7 +76,7 @@ class JudgeOpinion:
             JudgeUnavailableError: The judge cannot be reached.
         """
         groups = [
-            EditGroup(row.instruction, source, pair, row.id)
+            EditGroup(row.instruction, source, pair, row.id, load_images(row.references))
             for row, source, *pair in zip(rows, sources, base, tuned, strict=True)
         ][: max(0, self.gate_judge.tasks - start)]
         scores = score_in_chunks(self.judge, groups)

@@ -120,9 +120,10 @@ def _left_out(suite: Suite, scored: set[str]) -> dict[str, str]:
     """Why items without any score are not measured, by key: those that no judge need be asked about."""
     scored_axes = {item.axis for item in suite.items if item.key in scored}
     return {
-        item.key: SEVERAL_PICTURES if item.further else f"no score of {item.axis} in the file"
+        item.key: SEVERAL_PICTURES if item.references or item.further else f"no score of {item.axis} in the file"
         for item in suite.items
-        if item.key not in scored and (item.further or (suite.exact_axes and item.axis not in scored_axes))
+        if item.key not in scored
+        and (item.references or item.further or (suite.exact_axes and item.axis not in scored_axes))
     }
 
 

@@ -80,8 +80,11 @@ class Item:
     edits_at_source_size: bool = False
     """Whether a judge sees the edits at the size of the source, as the suite's publication shows them."""
     further: tuple[PictureRef, ...] = ()
-    """Images beyond one source and one for each candidate. A judge of one source and one edit is not asked about such
-    an item; verdicts and saved scores may be there."""
+    """Images that no judge is shown, such as the second picture of an edit. A judge is not asked about such an item;
+    verdicts and saved scores may be there."""
+    references: tuple[PictureRef, ...] = ()
+    """Further images of which the instruction speaks, besides the source. A judge that reads one source is not asked
+    about such an item."""
 
     @property
     def cluster_name(self) -> str:
@@ -89,8 +92,8 @@ class Item:
         return self.cluster.sha256 if isinstance(self.cluster, PictureRef) else self.cluster
 
     def pictures(self) -> tuple[PictureRef, ...]:
-        """Return the source, the edits and the further images; empty in a suite without images."""
-        return (self.source, *self.edits, *self.further) if self.source else ()
+        """Return the source, the edits, the references and the further images; empty in a suite without images."""
+        return (self.source, *self.edits, *self.references, *self.further) if self.source else ()
 
 
 def pair_item(

@@ -6,7 +6,7 @@ from PIL import Image
 
 from editloop.content import complete_folder, sha256_json
 from editloop.data.edits_file import EditRow, read_edits
-from editloop.data.picture_file import load_image, store_png
+from editloop.data.picture_file import load_image, load_images, store_png
 from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
 from editloop.errors import EditLoopError
 from editloop.lineage.tracking import digest
@@ -37,15 +37,17 @@ def write_candidates(
         The number of `tasks` and of `candidates`, those that the rows bring included.
 
     Raises:
-        EditLoopError: The edits file is faulty, there is no such editor, or it cannot take an instruction.
+        EditLoopError: The edits file is faulty, there is no such editor, or it cannot take a task. Nothing is edited
+            then.
     """
-    from editloop.models.editors.instruction_check import check_instructions
-    from editloop.models.editors.opening import find_editor, open_editor
+    from editloop.models.editors.opening import find_editor, open_editor, outline_editor
     from editloop.models.editors.sampling import edit, working_picture
+    from editloop.models.editors.sources import working_references
+    from editloop.models.editors.task_check import check_rows
 
     rows = read_edits(edits)
+    check_rows(outline_editor(editor), rows)
     model = open_editor(editor)
-    check_instructions(model, ((row.id, row.instruction) for row in rows))
     facts = {"editor": editor, "editor_sha256": digest(find_editor(editor)), "seed": seed, "steps": steps}
     with complete_folder(output, facts) as out:
         (out / "images").mkdir()
@@ -55,6 +57,7 @@ def write_candidates(
         for chunk in track(chunks, description="candidates"):
             opened = [_open(row, out) for row in chunk]
             sources = [working_picture(model, load_image(row.source)) for row in chunk]
+            references = [working_references(model, load_images(row.references)) for row in chunk]
             planned = [
                 (row, noise_seed(seed, task.task_id, number))
                 for row, task in enumerate(opened)
@@ -65,6 +68,7 @@ def write_candidates(
                 [opened[row].instruction for row, _ in planned],
                 [sources[row] for row, _ in planned],
                 seeds=[noise for _, noise in planned],
+                references=[references[row] for row, _ in planned],
                 steps=steps,
             )
             for (row, noise), picture in zip(planned, pictures, strict=True):

@@ -53,6 +53,8 @@ class PipelineEditor(ABC):
     """Height and width of a packed latent, in latent pixels."""
     rounding: ClassVar[int] = 1
     """`size_for` rounds heights and widths to multiples of this many packed latents."""
+    sources_after_first: ClassVar[int] = 0
+    """Most reference images of a task that `encode` and `velocity` take, besides its source."""
     text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
     """Names of the pipeline's parts that encode instructions."""
 
@@ -164,12 +166,19 @@ class PipelineEditor(ABC):
         return list(instructions)
 
     @abstractmethod
-    def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
+    def encode(
+        self,
+        instructions: Sequence[str],
+        sources: NDArray[np.uint8],
+        references: Sequence[NDArray[np.uint8]] = (),
+    ) -> Conditioning:
         """Encode B tasks. What the text encoders do is within `self.on_demand.on_device(self.text_encoders)`.
 
         Args:
             instructions: The B instructions.
             sources: uint8 (B, height, width, 3) at a size that `size_for` gave.
+            references: For each reference image, image 2 first, uint8 (B, height, width, 3) at a size that `size_for`
+                gave.
 
         Returns:
             The conditioning. Its parts have the names that the editor chooses.
@@ -202,6 +211,12 @@ class PipelineEditor(ABC):
             x: Packed latents (B, S, C).
             size: (height, width) in pixels.
         """
+
+    @property
+    def most_references(self) -> int:
+        """Most reference images of a task, besides its source."""
+        most = self.settings.most_references
+        return self.sources_after_first if most is None else min(most, self.sources_after_first)
 
     @property
     def device(self) -> torch.device:
@@ -300,6 +315,14 @@ class PipelineEditor(ABC):
             codec = next(self.pipeline.vae.parameters())
             return self.to_latents(pixels.to(codec.device, codec.dtype)).float()
 
+    def source_grids(self, condition: Conditioning) -> list[tuple[int, int]]:
+        """Return rows and columns of packed latents of each source image, in order.
+
+        Args:
+            condition: The encoded tasks.
+        """
+        return [self.grid(size) for size in (condition.size, *condition.references)]
+
     @torch.no_grad()
     def decode(self, x: Tensor, size: Size) -> NDArray[np.uint8]:
         """Decode packed latents to images, uint8 (B, height, width, 3).
@@ -319,7 +342,7 @@ class PipelineEditor(ABC):
 
         Args:
             x: Packed latents (B, S, C).
-            source: Packed latents (B, S', C) of the source, which follow `x` in the sequence.
+            source: Packed latents (B, S', C) of the sources, which follow `x` in the sequence.
             text: Encoded instructions (B, L, width).
             **inputs: Further inputs of this network.
         """

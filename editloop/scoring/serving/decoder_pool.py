@@ -30,8 +30,9 @@ class DecodedRequest(NamedTuple):
 
     instruction: str
     task: str
-    """Digest of source and instruction: equal for requests of one task."""
+    """Digest of sources and instruction: equal for requests of one task."""
     source: Picture
+    references: list[Picture]
     edits: list[Picture]
     bytes: int
     """Memory of the different images."""
@@ -116,7 +117,10 @@ class Decoder:
             watchdog.cancel()
             if late.is_set():
                 self.stop()
-        return DecodedRequest(head["instruction"], head["task"], pictures[0], pictures[1:], size)
+        sources = head["sources"]
+        return DecodedRequest(
+            head["instruction"], head["task"], pictures[0], pictures[1:sources], pictures[sources:], size
+        )
 
     def stop(self) -> None:
         """End the process; may be called from another thread."""

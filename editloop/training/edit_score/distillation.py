@@ -7,9 +7,10 @@ JSON object per line, one for each edit:
      "edit": "made/a.png", "editor": "flux-kontext", "sc": [22, 25], "pq": [20, 18],
      "reasoning": {"sc": "The kettle is red, the rest is as it was.", "pq": "A seam at the handle."}}
 
-Paths are relative to the file and must stay inside its folder. `reasoning` may be a single text, which is then that of
-`sc`. The one for `pq` must not mention the source, so it is written from the points. Rows with the same `key` are one
-group.
+Paths are relative to the file and must stay inside its folder. Where the instruction speaks of further images,
+`references` lists up to three: `source` is image 1, and they are image 2 and those after it. `reasoning` may be a
+single text, which is then that of `sc`. The one for `pq` must not mention the source, so it is written from the points.
+Rows with the same `key` are one group.
 """
 
 import json
@@ -22,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from editloop.content import complete_folder, sha256_file
 from editloop.data.picture_file import load_image, store_png
+from editloop.data.vocabulary import MOST_REFERENCES, is_empty
 from editloop.datasets.splits import split_of
 from editloop.errors import EditLoopError, listed_faults
 from editloop.models.edit_score.scores import SCALE, overall
@@ -55,6 +57,8 @@ class DistillationRow(BaseModel):
     instruction: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=10_000)]
     source: str
     """Path of the image. In an imported folder, the image's sha256."""
+    references: tuple[str, ...] = Field(default=(), max_length=MOST_REFERENCES, exclude_if=is_empty)
+    """As `source`, for the reference images."""
     edit: str
     """As `source`, for the edited image."""
     editor: Name
@@ -141,11 +145,17 @@ def _checked_rows(file: Path, top: int) -> dict[str, list[DistillationRow]]:
         if isinstance(row, str):
             faults.append(f"{file}:{number}: {row}")
             continue
-        row_faults = [_picture_fault(file.parent, name, pictures) for name in (row.source, row.edit)]
-        row_faults = [f"{key} {fault}" for key, fault in zip(("source", "edit"), row_faults, strict=True) if fault]
+        names = {"source": row.source, **{f"references[{k}]": name for k, name in enumerate(row.references)}}
+        row_faults = [
+            f"{key} {fault}"
+            for key, name in {**names, "edit": row.edit}.items()
+            if (fault := _picture_fault(file.parent, name, pictures))
+        ]
         first = groups[row.key][0] if groups[row.key] else row
-        if (first.source, first.instruction) != (row.source, row.instruction):
-            row_faults.append(f"key {row.key!r}: another source or instruction than its first row's; a key is one task")
+        if (first.source, first.references, first.instruction) != (row.source, row.references, row.instruction):
+            row_faults.append(
+                f"key {row.key!r}: another source, reference or instruction than its first row's; a key is one task"
+            )
         if (row.key, row.edit) in first_lines:
             row_faults.append(f"edit {row.edit!r}: judged already at line {first_lines[row.key, row.edit]}")
         faults += [f"{file}:{number}: {fault}" for fault in row_faults]
@@ -189,10 +199,12 @@ def _picture_fault(folder: Path, name: str, fault_by_path: dict[Path, str]) -> s
 
 def _stored(row: DistillationRow, folder: Path, images: Path) -> DistillationRow:
     """Store a row's images in the folder by their identity, and return the row with these names."""
-    names: dict[str, str] = {}
-    for role in ("source", "edit"):
-        names[role] = store_png(load_image(folder / getattr(row, role)), images)
-    return row.model_copy(update=names)
+
+    def stored(name: str) -> str:
+        return store_png(load_image(folder / name), images)
+
+    references = tuple(map(stored, row.references))
+    return row.model_copy(update={"source": stored(row.source), "references": references, "edit": stored(row.edit)})
 
 
 def read_distillation_rows(folder: Path, split: str) -> list[list[DistillationRow]]:
@@ -217,6 +229,6 @@ def read_distillation_picture(folder: Path, sha256: str) -> Any:
 
     Args:
         folder: The folder that `import_distillation_rows` wrote.
-        sha256: The image's name in a row: `source` or `edit`.
+        sha256: The image's name in a row: `source`, one of `references`, or `edit`.
     """
     return np.asarray(load_image(folder / "images" / f"{sha256}.png"))

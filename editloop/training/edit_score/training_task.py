@@ -44,7 +44,11 @@ class ExpertEdits:
         """
         preference_group = self.groups[group]
         edit_group = EditGroup(
-            preference_group.instruction, preference_group.source, [preference_group.edits[edit]], preference_group.key
+            preference_group.instruction,
+            preference_group.source,
+            [preference_group.edits[edit]],
+            preference_group.key,
+            preference_group.references,
         )
         return edit_group, targets_from_ratings(preference_group.ratings[edit : edit + 1], self.top)[0]
 
@@ -81,8 +85,10 @@ class DistilledEdits:
             edit: The edit's index within the group.
         """
         row = self.rows[group][edit]
-        source, edited = (read_distillation_picture(self.folder, sha256) for sha256 in (row.source, row.edit))
-        return EditGroup(row.instruction, source, [edited], row.key), Target(row.points, row.reasons)
+        source, edited, *references = (
+            read_distillation_picture(self.folder, sha256) for sha256 in (row.source, row.edit, *row.references)
+        )
+        return EditGroup(row.instruction, source, [edited], row.key, references), Target(row.points, row.reasons)
 
 
 TargetedEdits = ExpertEdits | DistilledEdits
