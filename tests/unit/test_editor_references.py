@@ -16,7 +16,6 @@ from components.editor_eval.stage import run_editor_eval
 from components.editor_sft.stage import fine_tune
 from editloop.content import complete_folder
 from editloop.data.edits_file import read_edits
-from editloop.datasets.preference_groups import PreferenceGroups
 from editloop.errors import EditLoopError
 from editloop.evaluation.editors import HeldOut, judge_scores
 from editloop.models.editors.candidates import write_candidates
@@ -176,11 +175,10 @@ class TestRefusals:
         with refused:
             HeldOut(read_edits(edits), open_editor("tiny-editor"), steps=1, guidance=None, batch=4)
 
-    def test_pairs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        with_references(monkeypatch)
+    def test_pairs(self, tmp_path: Path) -> None:
         with pytest.raises(EditLoopError, match="task train-0: 1 reference images, and FluxKontextPipeline takes none"):
             learn_from_pairs(
-                write_pairs(tmp_path / "pairs"),
+                write_pairs(tmp_path / "pairs", references=pictures(1, 48, 48)),
                 tmp_path / "out",
                 editor="tiny-editor",
                 settings=read_dpo_preset("smallest"),
@@ -195,19 +193,6 @@ class TestRefusals:
             open_reward_judges(["tiny-reward"], rows, [], patience=1.0)
         open_reward_judges(["oracle"], rows, [], patience=1.0).close()
         check_judge_reads("tiny-reward", False, rows[:1])
-
-
-def with_references(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int] = (48, 48)) -> None:
-    """Let every group of a dataset have a reference image."""
-    read = PreferenceGroups.__getitem__
-
-    def with_reference(groups: PreferenceGroups, index: Any) -> Any:
-        found = read(groups, index)
-        if isinstance(index, slice):
-            return [replace(group, references=pictures(1, *size)) for group in found]
-        return replace(found, references=pictures(1, *size))
-
-    monkeypatch.setattr(PreferenceGroups, "__getitem__", with_reference)
 
 
 class TestTrainings:
@@ -280,11 +265,8 @@ class TestTrainings:
             alone = [task.loss(None, task.batch("train", [unit])) for unit in range(5)]
         assert float(loss) == pytest.approx(float(torch.stack(alone).mean()), rel=1e-4)
 
-    def test_pairs_are_learnt_with_their_references(
-        self, editor: PipelineEditor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with_references(monkeypatch)
-        dataset = write_pairs(tmp_path / "pairs", shapes=[(32, 64)])
+    def test_pairs_are_learnt_with_their_references(self, editor: PipelineEditor, tmp_path: Path) -> None:
+        dataset = write_pairs(tmp_path / "pairs", shapes=[(32, 64)], references=pictures(1, 48, 48))
         settings = DpoSettings.model_validate({"training": {"steps": 2, "learning_rate": 1e-3}, "beta": 100.0})
         task = PairTrainingTask(editor, dataset, settings, [], EncodingStore(tmp_path / "encodings", most_bytes=0))
         task.encode({"train": range(task.count("train"))}, rank=0, ranks=1)

@@ -18,13 +18,13 @@ from transformers import Qwen2_5_VLModel
 
 from editloop.data.edits_file import read_edits
 from editloop.data.picture_file import load_image
+from editloop.data.png_encoding import encode_png
 from editloop.datasets.preference_groups import PreferenceGroups
 from editloop.models.edit_reward.model import RewardModel
 from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.judge_protocol import REFERENCE_NOTE, EditGroup, JudgeUnavailableError, note_on_references
 from editloop.scoring.best_of import keep_best
 from editloop.scoring.chunks import score_in_chunks
-from editloop.scoring.encoding import encode_png
 from editloop.scoring.endpoint_questions import EndpointQuestions
 from editloop.scoring.judge_file import read_judge_file
 from editloop.scoring.score_file import ScoringSettings, score_edits
@@ -181,14 +181,8 @@ class TestTrainings:
     """Reward models learn from a dataset's groups with their references."""
 
     @pytest.fixture
-    def dataset(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        read = PreferenceGroups.__getitem__
-
-        def with_references(groups: PreferenceGroups, index: Any) -> Any:
-            return replace(read(groups, index), references=[picture(10, 32), picture(20, 32)])
-
-        monkeypatch.setattr(PreferenceGroups, "__getitem__", with_references)
-        return write_pairs(tmp_path / "pairs")
+    def dataset(self, tmp_path: Path) -> Path:
+        return write_pairs(tmp_path / "pairs", references=[picture(10, 32), picture(20, 32)])
 
     def test_edit_score_learns_from_rows_of_all_sources(self, dataset: Path) -> None:
         group, _ = read_training_edits(dataset, "train", 25).edit(0, 1)
