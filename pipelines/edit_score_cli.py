@@ -34,8 +34,8 @@ def import_teacher_command(
         float, typer.Option(min=0, help="Drop a task whose edits' O has a smaller standard deviation: all are alike.")
     ] = 0.0,
     instruction_after: Annotated[
-        str, typer.Option(help="Of conversations: the text before the instruction in prompts about two pictures.")
-    ] = "Editing instruction:",
+        str, typer.Option(help="Of conversations: the text before the instruction; empty for the published one.")
+    ] = "",
     instruction_before: Annotated[
         str, typer.Option(help="Of conversations: the text after the instruction; empty where it ends the prompt.")
     ] = "",
@@ -54,8 +54,11 @@ def import_teacher_command(
     For example: editloop teacher import EditScore-Reward-Data --format editscore --out data/taught --version v.json
     """
     from editloop.content import write_json
+    from editloop.datasets.settings import DatasetSettings
     from editloop.training.edit_score.distillation import import_distillation_rows, publish_distillation
 
+    for name in ("dataset_repo", "dataset_remote") if version else ():
+        DatasetSettings().require(name)  # before hours of work
     if form == "rows":
         counts = import_distillation_rows(file, out, top=top, least_best=least_best, least_spread=least_spread)
         for name, count in counts.items():
@@ -68,7 +71,7 @@ def import_teacher_command(
                 "--least-best and --least-spread: published conversations may answer one question of an edit alone, so "
                 "they have no O to filter by, and were filtered before; leave both out."
             )
-        wording = Wording(instruction_after, instruction_before)
+        wording = Wording(instruction_after or Wording().before, instruction_before)
         report = import_conversations(file, out, top=top, wording=wording, strict=strict)
         print(f"{report.sc:,} answers to SC, {report.pq:,} to PQ, {report.pictures:,} pictures")
         print_skipped(report.skipped, out)

@@ -205,10 +205,13 @@ def test_only_the_question_that_was_answered_is_learnt(tmp_path: Path, reasoning
     assert losses[1] < losses[0]
 
 
-def test_the_command_prints_what_came_in_and_refuses_filters(tmp_path: Path) -> None:
+def test_the_command_prints_what_came_in_and_refuses_filters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["teacher", "import", str(PUBLISHED), "--format", "editscore", "--out", str(tmp_path / "t")]
     arguments += ["--instruction-after", "wish:"]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert "2 answers to SC, 1 to PQ, 4 pictures" in done.output
+    monkeypatch.delenv("EDITLOOP_DATASET_REPO", raising=False)
+    with pytest.raises(EditLoopError, match="EDITLOOP_DATASET_REPO is not set"):
+        CliRunner().invoke(app, [*arguments, "--version", str(tmp_path / "v.json")], catch_exceptions=False)
     with pytest.raises(EditLoopError, match="--least-best and --least-spread"):
         CliRunner().invoke(app, [*arguments, "--least-best", "5"], catch_exceptions=False)

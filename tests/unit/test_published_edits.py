@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +168,23 @@ def test_an_import_that_was_stopped_goes_on_and_decodes_nothing_again(
     assert len(stored) == before, "every row was in the journal"
     assert read_manifest(tmp_path / "e")["files"] == read_manifest(tmp_path / "whole")["files"]
     assert not list((tmp_path / ".unfinished").iterdir())
+
+
+@pytest.mark.timeout(120)
+def test_an_import_that_was_killed_goes_on_and_ends_as_one_in_one_go(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", [row(number, number % 200) for number in range(2000)], pictures=200)
+    whole = import_published_edits(data, "editscore-rl", tmp_path / "whole")
+    command = [sys.executable, "-c", "from pipelines.cli import app; app()", "edits", "import", str(data)]
+    command += ["--format", "editscore-rl", "--out", str(tmp_path / "e")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done = b""
+    while process.poll() is None and done.count(b"\n") < 100:
+        done = b"".join(path.read_bytes() for path in (tmp_path / ".unfinished").glob("*/journal.jsonl"))
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "e").exists(), "killed before its end"
+    assert import_published_edits(data, "editscore-rl", tmp_path / "e") == whole
+    assert read_manifest(tmp_path / "e")["files"] == read_manifest(tmp_path / "whole")["files"]
 
 
 def test_other_choices_begin_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
