@@ -7,7 +7,7 @@ import typer
 
 from editloop.errors import EditLoopError
 from pipelines.imported_rows import print_skipped
-from pipelines.input_options import input_file_or_folder
+from pipelines.input_options import input_file
 
 teacher_app = typer.Typer(no_args_is_help=True, help="Bring in edits that a strong model has judged.")
 
@@ -17,8 +17,8 @@ def import_teacher_command(
     file: Annotated[
         Path,
         typer.Argument(
-            callback=input_file_or_folder,
-            help="JSON lines of key, instruction, source, edit, editor, sc, pq; or EditScore-Reward-Data.",
+            callback=input_file,
+            help="JSON lines of key, instruction, source, edit, editor, sc, pq; or EditScore's reward.json.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of taught edits to write; `stage reward` trains EditScore on it.")],
@@ -51,7 +51,7 @@ def import_teacher_command(
     dropped, and are counted by reason. Of published conversations, rows with faults are left out, counted, and listed
     in skipped.txt, and an import that was stopped goes on at the row it had reached.
 
-    For example: editloop teacher import EditScore-Reward-Data --format editscore --out data/taught --version v.json
+    For example: editloop teacher import published/reward.json --format editscore --out data/taught
     """
     from editloop.content import write_json
     from editloop.datasets.settings import DatasetSettings

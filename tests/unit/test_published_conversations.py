@@ -206,7 +206,15 @@ def test_only_the_question_that_was_answered_is_learnt(tmp_path: Path, reasoning
 
 
 def test_the_command_prints_what_came_in_and_refuses_filters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ["teacher", "import", str(PUBLISHED), "--format", "editscore", "--out", str(tmp_path / "t")]
+    arguments = [
+        "teacher",
+        "import",
+        str(PUBLISHED / "reward.json"),
+        "--format",
+        "editscore",
+        "--out",
+        str(tmp_path / "t"),
+    ]
     arguments += ["--instruction-after", "wish:"]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert "2 answers to SC, 1 to PQ, 4 pictures" in done.output
