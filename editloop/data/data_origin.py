@@ -1,7 +1,7 @@
 """Where imported data comes from: the files as they were published, with the sha256 of each.
 
 An imported folder has two files about it. `origin.json` is a `DataOrigin`, which the manifest's fact `origin` repeats,
-so that whoever has the manifest alone can check it. `SHA256SUMS` lists every file that was read, rows and pictures:
+so that whoever has the manifest alone can check it. `SHA256SUMS` lists every file that they came from:
 `sha256sum -c SHA256SUMS` in the published folder compares them.
 """
 

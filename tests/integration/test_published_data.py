@@ -121,6 +121,9 @@ def test_a_judge_leads_back_to_every_published_file(home: Path) -> None:
     files = [path for path in (home / "reward-data").rglob("*") if path.is_file()]
     assert sums == {str(path.relative_to(home / "reward-data")): sha256_file(path) for path in files}
     assert sha256_file(home / "taught" / "SHA256SUMS")[:12] in links["source files"]
+    (run,) = tracking.find_runs(pipeline_run=RUN, stage="reward")
+    (read,) = tracking.client().get_run(run.info.run_id).inputs.dataset_inputs
+    assert (read.dataset.name, json.loads(read.dataset.profile)["taught"]) == ("taught", 48)
 
 
 def test_an_editor_leads_back_to_its_prompts_and_to_those_of_its_judge(home: Path) -> None:
