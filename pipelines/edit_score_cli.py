@@ -1,4 +1,4 @@
-"""`editloop teacher import`: import distilled edits for EditScore."""
+"""`editloop teacher import` and `editloop teacher publish`: distilled edits for EditScore, and a version of them."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,7 +7,7 @@ import typer
 
 from editloop.errors import EditLoopError
 from pipelines.imported_rows import print_skipped
-from pipelines.input_options import input_file
+from pipelines.input_options import input_file, input_folder
 
 teacher_app = typer.Typer(no_args_is_help=True, help="Bring in edits that a strong model has judged.")
 
@@ -40,10 +40,6 @@ def import_teacher_command(
         str, typer.Option(help="Of conversations: the text after the instruction; empty where it ends the prompt.")
     ] = "",
     strict: Annotated[bool, typer.Option(help="Of conversations: refuse rows with faults.")] = False,
-    version: Annotated[
-        Path | None,
-        typer.Option(help="JSON file to write: the folder as a version of the dataset repository, for stage promote."),
-    ] = None,
 ) -> None:
     """Keep a teacher's judged edits with their pictures, and where they come from, as a folder to train EditScore on.
 
@@ -53,13 +49,9 @@ def import_teacher_command(
 
     For example: editloop teacher import published/reward.json --format editscore --out data/taught
     """
-    from editloop.content import write_json
-    from editloop.datasets.settings import DatasetSettings
-    from editloop.training.edit_score.distillation import import_distillation_rows, publish_distillation
-
-    for name in ("dataset_repo", "dataset_remote") if version else ():
-        DatasetSettings().require(name)  # before hours of work
     if form == "rows":
+        from editloop.training.edit_score.distillation import import_distillation_rows
+
         counts = import_distillation_rows(file, out, top=top, least_best=least_best, least_spread=least_spread)
         for name, count in counts.items():
             print(f"{name:<28} {count:>8,}")
@@ -75,7 +67,24 @@ def import_teacher_command(
         report = import_conversations(file, out, top=top, wording=wording, strict=strict)
         print(f"{report.sc:,} answers to SC, {report.pq:,} to PQ, {report.pictures:,} pictures")
         print_skipped(report.skipped, out)
-    if version is not None:
-        committed = publish_distillation(out)
-        write_json(version, committed)
-        print(f"version {committed['tag']} in {committed['repo']}")
+
+
+@teacher_app.command("publish")
+def publish_teacher_command(
+    folder: Annotated[
+        Path, typer.Argument(callback=input_folder("dataset"), help="Folder of taught edits, as the import wrote it.")
+    ],
+    version: Annotated[Path, typer.Option(help="JSON file to write: the version, for stage promote.")],
+) -> None:
+    """Add a folder of taught edits, with the files that it came from, to the dataset repository as a version.
+
+    A judge that learnt them can then be registered, and `editloop verify` leads from it to these files.
+
+    For example: editloop teacher publish data/taught --version data/taught.json
+    """
+    from editloop.content import write_json
+    from editloop.training.edit_score.distillation import publish_distillation
+
+    committed = publish_distillation(folder)
+    write_json(version, committed)
+    print(f"version {committed['tag']} in {committed['repo']}")

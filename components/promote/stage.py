@@ -32,7 +32,7 @@ def run_promote(
         model: Folder that stage reward wrote.
         benchmark: Folder that stage benchmark wrote. Its gate.json decides.
         dataset: Dataset folder that the model was trained on, or for EditScore the folder of distilled edits.
-        version: JSON file that stage dataset or `editloop teacher import` wrote.
+        version: JSON file that stage dataset or `editloop teacher publish` wrote.
         output: Folder to write: `promotion.json` {name, version, alias, verdict, reasons, run_id, sha256}.
         parameters: The stage's parameters.
         pipeline_run: Name of the pipeline run that registers the model.

@@ -80,8 +80,8 @@ def home(mlflow_alone: Services, forked_ranks: None, tmp_path_factory: pytest.Te
 
 def train_judge(home: Path) -> None:
     data, version = reward_data(home / "reward-data"), home / "version.json"
-    out = ("--out", home / "taught", "--version", version)
-    assert "version taught-" in command("teacher", "import", data / "reward.json", "--format", "editscore", *out)
+    command("teacher", "import", data / "reward.json", "--format", "editscore", "--out", home / "taught")
+    assert "version taught-" in command("teacher", "publish", home / "taught", "--version", version)
     preset = load_preset("editscore-tiny").model_dump(mode="json", exclude_unset=True)
     preset["training"] |= {"epochs": None, "steps": 1, "batch": 4}
     (home / "preset.yaml").write_text(yaml.safe_dump(preset))

@@ -21,7 +21,7 @@ CONVERSATIONS, PROMPTS, PICTURES = 97_300, 110_000, 300
 WORDING = "x y " * 1100
 """As long as a published prompt."""
 LONGEST_SECONDS, MOST_MEGABYTES = 180, 220
-"""49 and 26 s were measured on a quiet machine, 88 and 80 s on a busy one, with at most 187 MB; the libraries take 142."""
+"""Measured: 49 and 26 s on a quiet machine, 88 and 80 s on a busy one; at most 187 MB, of which libraries take 142."""
 
 
 def write_pictures(folder: Path) -> None:

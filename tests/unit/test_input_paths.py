@@ -245,6 +245,7 @@ def test_every_command_that_takes_an_input_path_is_known() -> None:
         ("ratings", "import"),
         ("ratings", "export"),
         ("teacher", "import"),
+        ("teacher", "publish"),
     }
 
 
@@ -271,6 +272,7 @@ FOLDER_COMMANDS = {
     ("edits", "import", "PATH"): "edits",
     ("campaign", "open", "FILE"): "file",
     ("teacher", "import", "FILE"): "file",
+    ("teacher", "publish", "FOLDER"): "dataset",
     ("agreement", "FILE"): "file",
     ("benchmark", "--scores"): "file",
     ("editor", "add", "FOLDER"): "folder",

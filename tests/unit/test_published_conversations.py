@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from editloop.content import read_manifest
+from editloop.content import read_manifest, write_manifest
 from editloop.data import row_import
 from editloop.data.data_origin import origin_of
 from editloop.data.picture_file import file_picture_sha256
@@ -218,8 +218,12 @@ def test_the_command_prints_what_came_in_and_refuses_filters(tmp_path: Path, mon
     arguments += ["--instruction-after", "wish:"]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert "2 answers to SC, 1 to PQ, 4 pictures" in done.output
+    publish = ["teacher", "publish", str(tmp_path / "t"), "--version", str(tmp_path / "v.json")]
     monkeypatch.delenv("EDITLOOP_DATASET_REPO", raising=False)
     with pytest.raises(EditLoopError, match="EDITLOOP_DATASET_REPO is not set"):
-        CliRunner().invoke(app, [*arguments, "--version", str(tmp_path / "v.json")], catch_exceptions=False)
+        CliRunner().invoke(app, publish, catch_exceptions=False)
+    write_manifest(tmp_path / "t", {"taught": 3})
+    with pytest.raises(EditLoopError, match="names the files it came from"):
+        CliRunner().invoke(app, publish, catch_exceptions=False)
     with pytest.raises(EditLoopError, match="--least-best and --least-spread"):
         CliRunner().invoke(app, [*arguments, "--least-best", "5"], catch_exceptions=False)

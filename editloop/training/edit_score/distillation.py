@@ -165,8 +165,8 @@ def publish_distillation(folder: Path) -> DatasetVersion:
     """
     settings, manifest = DatasetSettings(), read_manifest(folder)
     origin = origin_of(manifest)
-    if origin is None:
-        raise EditLoopError(f"{folder}: does not name the files that it came from. Import it again.")
+    if origin is None or "taught" not in manifest["facts"]:
+        raise EditLoopError(f"{folder}: no folder of taught edits that names the files it came from. Import it again.")
     images = sorted(Path(name).stem for name in manifest["files"] if name.startswith("images/"))
     return commit_dataset(
         folder,
