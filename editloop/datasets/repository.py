@@ -163,7 +163,10 @@ def read_version(path: Path) -> DatasetVersion:
     except (OSError, ValueError, AttributeError):
         is_version = False
     if not is_version:
-        raise EditLoopError(f"{path}: not a version file. Give the one that stage dataset, stage curate or `editloop teacher publish` wrote.")
+        raise EditLoopError(
+            f"{path}: not a version file. Give the one that stage dataset, stage curate or `editloop teacher publish` "
+            "wrote."
+        )
     return version
 
 

@@ -102,6 +102,7 @@ FAULTS = {
     "absolute": ({"input_images": ["/etc/passwd"]}, "leaves the folder"),
     "an address": ({"input_images": ["https://example.org/a.png"]}, "an address; download the picture"),
     "a Windows path": ({"input_images": ["images\\0.jpg"]}, "a Windows path; write / between folders"),
+    "a path of two lines": ({"input_images": ["images/a\nb.jpg"]}, "control characters or a backslash in a path"),
     "no picture": ({"input_images": ["rl.jsonl"]}, "not a readable PNG, JPEG, WebP or AVIF picture"),
     "a folder": ({"input_images": ["images"]}, "no such file below"),
     "the same edit": (
@@ -117,6 +118,7 @@ def test_a_bad_row_is_left_out_and_named_or_refused(tmp_path: Path, fault: str) 
     change, words = FAULTS[fault]
     Image.new("RGB", (20, 20)).save(tmp_path / "outside.png")
     data = write_data(tmp_path / "data", [row(0), row(1, 1) | change, row(2, 2)])
+    shutil.copyfile(data / "images" / "1.jpg", data / "images" / "a\nb.jpg")
     report = import_published_edits(data, "editscore-rl", tmp_path / "e")
     assert (report.rows, len(report.skipped)) == (2, 1)
     assert (tmp_path / "e" / "skipped.txt").read_text() == f"{report.skipped[0]}\n"

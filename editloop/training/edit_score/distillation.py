@@ -23,7 +23,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from editloop.content import complete_folder, read_manifest, sha256_file
-from editloop.data.data_origin import origin_of, write_origin
+from editloop.data.data_origin import origin_of, published_path_fault, write_origin
+from editloop.data.edits_file import stated_path
 from editloop.data.picture_file import load_image
 from editloop.data.row_import import PictureStore
 from editloop.datasets.repository import DatasetVersion, TaughtOrigin, commit_dataset
@@ -142,7 +143,7 @@ def import_distillation_rows(
         with split_writer(out) as write:
             for rows in track(list(selected_groups.values()), description="taught edits"):
                 for row in rows:
-                    stored = {name: pictures.put(file.parent / name, name) for name in (row.source, row.edit)}
+                    stored = {name: pictures.put(stated_path(file.parent, name), name) for name in (row.source, row.edit)}
                     files |= {name: picture.file_sha256 for name, picture in stored.items()}
                     named = {"source": stored[row.source].sha256, "edit": stored[row.edit].sha256}
                     write(row.model_copy(update=named))
@@ -247,12 +248,12 @@ def _row(line: str, top: int) -> TeacherRow | str:
 
 def _picture_fault(folder: Path, name: str, fault_by_path: dict[Path, str]) -> str:
     """Return what is wrong with an image; empty where it is readable."""
-    path = folder / name
+    path = stated_path(folder, name)
     if path not in fault_by_path:
         fault_by_path[path] = ""
         try:
-            if not path.resolve().is_relative_to(folder.resolve()):
-                fault_by_path[path] = f"{name!r}: leaves the folder {folder}; copy the picture into it"
+            if fault := published_path_fault(folder, name):
+                fault_by_path[path] = f"{name!r}: {fault}"
             else:
                 load_image(path)
         except (EditLoopError, OSError, ValueError) as error:

@@ -19,8 +19,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from editloop.content import complete_folder, write_file
-from editloop.data.data_origin import path_is_listable, write_origin
-from editloop.data.edits_file import picture_path_fault, printable_json, stated_path
+from editloop.data.data_origin import published_path_fault, write_origin
+from editloop.data.edits_file import printable_json, stated_path
 from editloop.data.json_rows import count_lines, read_json_rows, row_faults, rows_file
 from editloop.data.row_import import SKIPPED, PictureStore, Reader, RowImport
 from editloop.errors import EditLoopError
@@ -222,10 +222,8 @@ def _store_conversation(row: tuple[Path, _JudgedPictures], pictures: PictureStor
     """Store a conversation's images; its values, or what is wrong with it."""
     folder, judged = row
     for name in judged.images:
-        if fault := picture_path_fault(folder, name):
+        if fault := published_path_fault(folder, name):
             return f"images = {printable_json(name)}: {fault}"
-        if not path_is_listable(name):
-            return f"images = {printable_json(name)}: control characters or a backslash in a path"
     stored = [pictures.put(stated_path(folder, name), f"images = {printable_json(name)}") for name in judged.images]
     return {
         "instruction": judged.instruction,
