@@ -143,7 +143,9 @@ def import_distillation_rows(
         with split_writer(out) as write:
             for rows in track(list(selected_groups.values()), description="taught edits"):
                 for row in rows:
-                    stored = {name: pictures.put(stated_path(file.parent, name), name) for name in (row.source, row.edit)}
+                    stored = {
+                        name: pictures.put(stated_path(file.parent, name), name) for name in (row.source, row.edit)
+                    }
                     files |= {name: picture.file_sha256 for name, picture in stored.items()}
                     named = {"source": stored[row.source].sha256, "edit": stored[row.edit].sha256}
                     write(row.model_copy(update=named))
