@@ -21,6 +21,7 @@ from editloop.content import sha256_bytes
 from editloop.datasets.votes import DECISIONS, JUDGEMENTS, Votes, read_votes
 from editloop.lineage import tracking
 from editloop.lineage.chain import Chain, Gap, finished_run, look_up
+from editloop.lineage.data_links import edits_link
 from editloop.lineage.kept_artifacts import fetch_logged_files
 from infra.settings import service_settings
 
@@ -139,6 +140,8 @@ def _candidates(chain: Chain, facts: dict[str, Any], campaign: Campaign) -> None
     if not runs and (deleted := tracking.find_runs(tags, stage="candidates", deleted=True, limit=1)):
         raise Gap(f"candidates: run {deleted[0].info.run_id}, which made {sha256}, was deleted; restore it in MLflow")
     chain.add("candidates", f"{sha256} ({f'run {runs[0].info.run_id}' if runs else 'made outside the loop'})")
+    if runs:
+        edits_link(chain, runs[0])
 
 
 def _figure(alpha: float | None) -> str:

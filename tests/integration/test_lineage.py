@@ -180,6 +180,7 @@ def test_both_chains_are_whole(lineage: Lineage) -> None:
     assert links["gate's data"] == f"heldout 555555555555 (120 units), dataset {lineage.loop.dataset_sha256[:12]}"
     assert links["reward model"].startswith(f"models:/{REWARD}/1 ")
     assert links["candidates"].endswith(f"(run {lineage.run('candidates', 'candidates')})")
+    assert links["edits"] == read_manifest(lineage.loop["edits"])["sha256"]
     assert {"promotion record", "DVC revision", "label export", "labelling config", "answers", "git commit"} <= set(
         links
     )

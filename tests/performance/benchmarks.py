@@ -17,6 +17,7 @@ from tests.performance import (
     leak_scale,
     lineage_scale,
     loader_speed,
+    published_scale,
     reward_speed,
     rl_like_for_like,
     rl_race,
@@ -161,6 +162,7 @@ SCALES: tuple[Scale, ...] = (
         loader_speed.MOST_MEGABYTES,
     ),
     import_scale.scale(),
+    *published_scale.scales(),
     Scale(
         "leak scale: 200,000 training pictures against 3,000 of a suite",
         leak_scale.checking,

@@ -124,7 +124,7 @@ def test_groups_that_teach_nothing_are_dropped_and_counted(tmp_path):
         for group in read_distillation_rows(tmp_path / "taught", split)
         for row in group
     ]
-    assert [row.points for row in rows] == [(5, 20, 25, 20), (24, 24, 25, 20)]
+    assert [(row.sc, row.pq) for row in rows] == [((5, 20), (25, 20)), ((24, 24), (25, 20))]
     assert [row.reasons for row in rows] == [("seen\u2028it", ""), ("one text", "")]
     everything = import_distillation_rows(file, tmp_path / "all")
     assert (everything["kept groups"], everything["kept rows"]) == (3, 6)
