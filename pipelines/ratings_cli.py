@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from editloop.errors import EditLoopError
+from pipelines.imported_rows import print_skipped
 from pipelines.input_options import input_file, input_file_or_folder, input_folder
 
 ratings_app = typer.Typer(no_args_is_help=True, help="Bring older ratings in, and take ours out.")
@@ -75,14 +76,10 @@ def import_ratings_command(
     """
     if form == "editreward":
         from annotation.formats.editreward_import import import_pairs
-        from annotation.formats.ratings_table import SHOWN_FAULTS
 
         report = import_pairs(file, candidates, out, strict=strict)
         print(f"{report.rows} rows, {report.tasks} tasks, {report.judgements} judgements")
-        for line in report.skipped[:SHOWN_FAULTS]:
-            print(f"left out: {line}")
-        if (more := len(report.skipped) - SHOWN_FAULTS) > 0:
-            print(f"{more} more rows left out; {out / 'skipped.txt'} lists them")
+        print_skipped(report.skipped, out)
         return
     from annotation.formats.judgements_folder import imported_table, write_imported
     from annotation.formats.ratings_table import judgements_of_table

@@ -292,8 +292,16 @@ def stated_path(folder: Path, name: str) -> Path:
     return folder / next((form for form in forms if os.path.lexists(folder / form)), name)
 
 
-def _picture_fault(folder: Path, name: str) -> str | None:
-    """Return what is wrong with the image that a file states as `name`, or None."""
+def picture_path_fault(folder: Path, name: str) -> str | None:
+    """Check that a path names a file inside a folder. The file is not opened.
+
+    Args:
+        folder: The folder of the file with the path.
+        name: The path as the file states it.
+
+    Returns:
+        What is wrong with the path, or None.
+    """
     if ADDRESS.match(name):
         return "an address; download the picture and give its path below the folder"
     path = stated_path(folder, name)
@@ -302,11 +310,18 @@ def _picture_fault(folder: Path, name: str) -> str | None:
     if fault := path_fault(folder, name):
         return fault
     try:
-        if not path.is_file():
-            return f"no such file below {folder}"
-        file_picture_sha256(path)
+        return None if path.is_file() else f"no such file below {folder}"
     except OSError as error:
         return f"not a path ({first_line(error)})"
+
+
+def _picture_fault(folder: Path, name: str) -> str | None:
+    """Return what is wrong with the image that a file states as `name`, or None."""
+    if fault := picture_path_fault(folder, name):
+        return fault
+    path = stated_path(folder, name)
+    try:
+        file_picture_sha256(path)
     except EditLoopError as error:
         return str(error).removeprefix(f"{path}: ")
     return None

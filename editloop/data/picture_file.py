@@ -66,10 +66,30 @@ def load_image(path: Path, size: int | None = None) -> Image.Image:
     Raises:
         EditLoopError: The image is missing, broken, too large, too small, or in another format.
     """
-    picture = _read_file(path)
+    picture = read_picture(picture_bytes(path), str(path))
     if size is not None:
         picture.thumbnail((size, size), Image.Resampling.LANCZOS)
     return picture
+
+
+def picture_bytes(path: Path) -> bytes:
+    """Return the bytes of an image file, of at most one more than `LARGEST_FILE`, for `read_picture`.
+
+    Args:
+        path: The file.
+
+    Raises:
+        EditLoopError: It is missing, is no regular file, or cannot be read.
+    """
+    try:
+        if kind := path_kind(path):
+            raise EditLoopError(f"{path}: {kind}; give an image file")
+        with path.open("rb") as stream:
+            return stream.read(LARGEST_FILE + 1)
+    except FileNotFoundError:
+        raise EditLoopError(f"{path}: no such file") from None
+    except OSError as error:
+        raise EditLoopError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -180,19 +200,6 @@ def first_line(error: BaseException) -> str:
 def _file_picture_sha256(path: Path, inode: int, changed: int, size: int) -> str:
     """Cached by what changes with a file."""
     return picture_sha256(load_image(path))
-
-
-def _read_file(path: Path) -> Image.Image:
-    try:
-        if kind := path_kind(path):
-            raise EditLoopError(f"{path}: {kind}; give an image file")
-        with path.open("rb") as stream:
-            data = stream.read(LARGEST_FILE + 1)
-    except FileNotFoundError:
-        raise EditLoopError(f"{path}: no such file") from None
-    except OSError as error:
-        raise EditLoopError(f"{path}: cannot be read ({error.strerror})") from None
-    return read_picture(data, str(path))
 
 
 def _decode(data: bytes, name: str) -> Image.Image:

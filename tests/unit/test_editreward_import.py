@@ -16,6 +16,7 @@ from annotation.formats import editreward_import
 from annotation.formats.editreward_import import import_pairs
 from annotation.formats.judgements_folder import read_judgements
 from editloop.content import read_manifest
+from editloop.data import row_import
 from editloop.data.candidates_folder import read_tasks
 from editloop.data.picture_file import file_picture_sha256
 from editloop.datasets.build import write_dataset
@@ -127,7 +128,7 @@ def test_an_import_that_was_stopped_goes_on_and_decodes_nothing_again(
     path = write_rows(tmp_path / "rows.parquet", [row(number) for number in range(40)])
     import_pairs(path, tmp_path / "whole", tmp_path / "j-whole")
     stored: list[str] = []
-    store = editreward_import.store_png
+    store = row_import.store_png
 
     def stops(image: Image.Image, folder: Path) -> str:
         stored.append(store(image, folder))
@@ -135,11 +136,11 @@ def test_an_import_that_was_stopped_goes_on_and_decodes_nothing_again(
             raise KeyboardInterrupt
         return stored[-1]
 
-    monkeypatch.setattr(editreward_import, "store_png", stops)
+    monkeypatch.setattr(row_import, "store_png", stops)
     with pytest.raises(KeyboardInterrupt):
         import_pairs(path, tmp_path / "c", tmp_path / "j")
     assert not (tmp_path / "c").exists()
-    (journal,) = (tmp_path / ".unfinished").glob("*/rows.jsonl")
+    (journal,) = (tmp_path / ".unfinished").glob("*/journal.jsonl")
     done = journal.read_bytes().count(b"\n")
     assert done > 5
     journal.write_bytes(journal.read_bytes() + b'["rows.parquet", ["cut o')
