@@ -92,9 +92,10 @@ def test_a_folder_of_shards_becomes_a_dataset_whose_origin_is_kept(tmp_path: Pat
     write_dataset(tmp_path / "j", tmp_path / "c", tmp_path / "d")
     assert read_manifest(tmp_path / "d")["facts"]["groups"] == 30
     assert all(shards(tmp_path / "d", "pairs", split) for split in SPLITS)
-    origin = json.loads((tmp_path / "j" / "imported.json").read_bytes())
-    assert sorted(origin) == [f"train-{shard}.parquet" for shard in range(3)]
-    assert read_manifest(tmp_path / "c")["facts"]["files"] == origin
+    origin = json.loads((tmp_path / "j" / "origin.json").read_bytes())
+    assert sorted(origin["files"]) == [f"train-{shard}.parquet" for shard in range(3)]
+    for name in ("c", "j", "d"):
+        assert read_manifest(tmp_path / name)["facts"]["origin"] == origin
     for path in (tmp_path / "c" / "images").iterdir():
         assert file_picture_sha256(path) == path.stem
 
