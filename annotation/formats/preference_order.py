@@ -26,8 +26,8 @@ def merged_order(comparisons: Sequence[Groups]) -> Groups | str:
     strict: list[tuple[int, int]] = []
     for groups in comparisons:
         for group in groups:
-            for first, second in pairwise([*group, group[0]]):
-                reach[index[first]] |= 1 << index[second]
+            for name, equal in pairwise([*group, group[0]]):
+                reach[index[name]] |= 1 << index[equal]
         for better, worse in pairwise(groups):
             strict.append((index[better[0]], index[worse[0]]))
             reach[index[better[0]]] |= 1 << index[worse[0]]
@@ -37,7 +37,8 @@ def merged_order(comparisons: Sequence[Groups]) -> Groups | str:
                 reach[number] |= reach[middle]
     for better_index, worse_index in strict:
         if reach[worse_index] >> better_index & 1:
-            return f"it contradicts other answers on {names[better_index]} and {names[worse_index]}"
+            first, second = sorted((names[better_index], names[worse_index]))
+            return f"it contradicts other answers on {first} and {second}"
     for first_index, name in enumerate(names):
         for second_index in range(first_index):
             if not (reach[first_index] >> second_index & 1 or reach[second_index] >> first_index & 1):
