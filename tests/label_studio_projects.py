@@ -7,16 +7,21 @@ there: `write_pictures` makes them.
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 from PIL import Image
 
 from annotation.campaigns.accounts import ensure_annotators, read_accounts
 from annotation.campaigns.campaign import connect
 from annotation.campaigns.label_studio import LabelStudioApi
+from annotation.formats.judgements_folder import read_judgements
+from editloop.data.candidates_folder import read_tasks
+from editloop.data.picture_file import file_picture_sha256
 from infra.settings import ServiceSettings, service_settings
 
 EXPORTS = Path(__file__).parent / "parity" / "label-studio"
@@ -49,12 +54,14 @@ class Project(NamedTuple):
 
 
 def write_pictures(folder: Path) -> None:
-    """The pictures of all projects: a source and four edits of each task."""
+    """The pictures of all projects, a source and four edits of each task, also where Label Studio puts uploads."""
     for task in range(TASKS):
         for number, name in enumerate((f"in/{task}.png", *(f"out/{task}-{edit}.png" for edit in "abcd"))):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             pixels = np.random.default_rng(10 * task + number).integers(0, 256, (20, 24, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / name)
+    for kind in ("in", "out"):
+        shutil.copytree(folder / kind, folder / "upload" / "7" / kind)
 
 
 def local(name: str) -> str:
@@ -234,6 +241,73 @@ ranks: {1: [3], 2: [4, 1]}
 """,
     ),
 }
+
+
+Ratings = dict[tuple[str, str], tuple[int, int]]
+"""Instruction following and visual quality, by the picture's name and the annotator's."""
+RATINGS: dict[str, Ratings] = {
+    "rating": {
+        ("0-a", "anna"): (4, 3),
+        ("0-b", "anna"): (1, 3),
+        ("0-a", "ben"): (3, 4),
+        ("0-b", "ben"): (2, 3),
+        ("1-a", "anna"): (3, 3),
+        ("1-b", "anna"): (4, 4),
+        ("1-a", "ben"): (2, 3),
+    },
+    "words": {("0-a", "anna"): (4, 4), ("0-b", "anna"): (1, 1), ("1-a", "anna"): (1, 1), ("1-b", "anna"): (4, 4)},
+    "pairwise": {
+        ("0-a", "anna"): (4, 4),
+        ("0-b", "anna"): (3, 3),
+        ("0-c", "anna"): (1, 1),
+        ("1-a", "anna"): (2, 2),
+        ("1-b", "anna"): (4, 4),
+        ("0-a", "ben"): (2, 2),
+        ("0-b", "ben"): (4, 4),
+    },
+    "choices": {
+        ("0-a", "anna"): (4, 3),
+        ("0-b", "anna"): (2, 3),
+        ("1-a", "anna"): (2, 4),
+        ("1-b", "anna"): (4, 2),
+        ("1-a", "ben"): (3, 3),
+        ("1-b", "ben"): (3, 3),
+    },
+    "ranker": {
+        **{(f"0-{edit}", "anna"): (level, level) for edit, level in zip("cadb", (4, 3, 2, 1), strict=True)},
+        **{(f"1-{edit}", "ben"): (level, level) for edit, level in zip("abcd", (4, 3, 2, 1), strict=True)},
+    },
+    "buckets": {
+        **{(f"0-{edit}", "anna"): (level, level) for edit, level in zip("cab", (4, 1, 1), strict=True)},
+        **{(f"1-{edit}", "anna"): (3, 3) for edit in "abcd"},
+    },
+}
+"""What each project's answers come to, by hand: picture and annotator, instruction following and visual quality."""
+
+
+def write_mapping(path: Path, name: str, **changes: Any) -> Path:
+    """The mapping file of a project, with changes; a key of value None is left out."""
+    settings = yaml.safe_load(PROJECTS[name].mapping) | changes
+    used = {key: value for key, value in settings.items() if value is not None}
+    path.write_text(yaml.safe_dump(used, sort_keys=False))
+    return path
+
+
+def imported_ratings(candidates: Path, judgements: Path, pictures: Path) -> Ratings:
+    """The ratings of an import, by the names of the pictures that `write_pictures` made."""
+    names = {file_picture_sha256(path): path.stem for path in (pictures / "out").iterdir()}
+    edits = {
+        (task.task_id, edit.candidate_id): names[edit.image]
+        for task in read_tasks(candidates)
+        for edit in task.candidates
+    }
+    return {
+        (edits[row.task_id, row.candidate_id], row.annotator.partition("@")[0]): (
+            row.instruction_following,
+            row.visual_quality,
+        )
+        for row in read_judgements(judgements)
+    }
 
 
 def exports(settings: ServiceSettings) -> Iterator[tuple[str, str, bytes]]:

@@ -36,7 +36,7 @@ class LeftOut(Counter[str]):
 
     def notes(self) -> list[str]:
         """Return a line for each kind."""
-        return [f"{count} {what}" for what, count in sorted(self.items()) if count]
+        return [f"{what}: {count}" for what, count in sorted(self.items()) if count]
 
 
 def read_answers(file: Path, left_out: LeftOut) -> Iterator[tuple[str, ExportedAnswer | str]]:

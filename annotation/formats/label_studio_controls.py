@@ -90,7 +90,8 @@ def stated_comparisons(control: str, value: Any, mapping: LabelStudioMapping, ed
                 f"{control} = {printable_json(value['selected'])}: Pairwise prefers left or right of two edits, and "
                 f"the mapping has {len(edits)}"
             )
-        chosen = edits[SIDES.index(value["selected"])]
+        side = value["selected"]
+        chosen = side if side in edits else edits[SIDES.index(side)]
         return [[[chosen], [name for name in edits if name != chosen]]]
     if isinstance(value, dict) and "ranker" in value:
         return [_ranked(control, value["ranker"], mapping, edits)]

@@ -1,7 +1,6 @@
 """Other teams' Label Studio projects, as a real Label Studio exported them (tests/label_studio_projects.py)."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,56 +15,23 @@ from annotation.formats.label_studio_import import import_label_studio
 from annotation.formats.label_studio_mapping import LabelStudioMapping, read_mapping
 from annotation.lineage_links import judgement_links
 from editloop.content import read_manifest, sha256_file
-from editloop.data.candidates_folder import read_tasks
-from editloop.data.picture_file import file_picture_sha256
 from editloop.datasets.build import write_dataset
 from editloop.errors import EditLoopError
 from editloop.lineage.chain import Chain
 from pipelines.cli import app
-from tests.label_studio_projects import EXPORTS, FORMATS, PROJECTS, TASKS, write_pictures
+from tests.label_studio_projects import (
+    EXPORTS,
+    FORMATS,
+    PROJECTS,
+    RATINGS,
+    Ratings,
+    imported_ratings,
+    write_mapping,
+    write_pictures,
+)
 
 PEOPLE = {2: "anna@team.org", 3: "ben@team.org"}
 """The accounts' numbers in the exports."""
-Ratings = dict[tuple[str, str], tuple[int, int]]
-
-RATINGS: dict[str, Ratings] = {
-    "rating": {
-        ("0-a", "anna"): (4, 3),
-        ("0-b", "anna"): (1, 3),
-        ("0-a", "ben"): (3, 4),
-        ("0-b", "ben"): (2, 3),
-        ("1-a", "anna"): (3, 3),
-        ("1-b", "anna"): (4, 4),
-        ("1-a", "ben"): (2, 3),
-    },
-    "words": {("0-a", "anna"): (4, 4), ("0-b", "anna"): (1, 1), ("1-a", "anna"): (1, 1), ("1-b", "anna"): (4, 4)},
-    "pairwise": {
-        ("0-a", "anna"): (4, 4),
-        ("0-b", "anna"): (3, 3),
-        ("0-c", "anna"): (1, 1),
-        ("1-a", "anna"): (2, 2),
-        ("1-b", "anna"): (4, 4),
-        ("0-a", "ben"): (2, 2),
-        ("0-b", "ben"): (4, 4),
-    },
-    "choices": {
-        ("0-a", "anna"): (4, 3),
-        ("0-b", "anna"): (2, 3),
-        ("1-a", "anna"): (2, 4),
-        ("1-b", "anna"): (4, 2),
-        ("1-a", "ben"): (3, 3),
-        ("1-b", "ben"): (3, 3),
-    },
-    "ranker": {
-        **{(f"0-{edit}", "anna"): (level, level) for edit, level in zip("cadb", (4, 3, 2, 1), strict=True)},
-        **{(f"1-{edit}", "ben"): (level, level) for edit, level in zip("abcd", (4, 3, 2, 1), strict=True)},
-    },
-    "buckets": {
-        **{(f"0-{edit}", "anna"): (level, level) for edit, level in zip("cab", (4, 1, 1), strict=True)},
-        **{(f"1-{edit}", "anna"): (3, 3) for edit in "abcd"},
-    },
-}
-"""What each project's answers come to, by hand: picture and annotator, instruction following and visual quality."""
 SKIPPED = {
     "rating": ["quality_2: no answer; a rating of two has both axes, or none at all"],
     "pairwise": ["no answer of better; answered are"],
@@ -74,34 +40,16 @@ SKIPPED = {
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """The projects' pictures, also where Label Studio keeps what was uploaded."""
     write_pictures(tmp_path / "pictures")
-    for name in ("in", "out"):
-        shutil.copytree(tmp_path / "pictures" / name, tmp_path / "pictures" / "upload" / "7" / name)
     return tmp_path / "pictures"
 
 
 def mapping_file(folder: Path, name: str, **changes: Any) -> Path:
-    settings = yaml.safe_load(PROJECTS[name].mapping) | {"annotators": PEOPLE} | changes
-    path = folder / "mapping.yaml"
-    path.write_text(yaml.safe_dump({key: value for key, value in settings.items() if value is not None}))
-    return path
+    return write_mapping(folder / "mapping.yaml", name, **{"annotators": PEOPLE, **changes})
 
 
 def ratings(tmp_path: Path, pictures: Path) -> Ratings:
-    named = {file_picture_sha256(path): path.stem for path in (pictures / "out").iterdir()}
-    by_id = {
-        (task.task_id, edit.candidate_id): named[edit.image]
-        for task in read_tasks(tmp_path / "c")
-        for edit in task.candidates
-    }
-    return {
-        (by_id[one.task_id, one.candidate_id], one.annotator.partition("@")[0]): (
-            one.instruction_following,
-            one.visual_quality,
-        )
-        for one in read_judgements(tmp_path / "j")
-    }
+    return imported_ratings(tmp_path / "c", tmp_path / "j", pictures)
 
 
 def imported(tmp_path: Path, export: Path, mapping: Path, pictures: Path, **options: Any) -> ImportReport:
@@ -125,7 +73,7 @@ def test_every_template_comes_in_from_every_format(tmp_path: Path, pictures: Pat
 
 def test_what_is_no_answer_is_counted(tmp_path: Path, pictures: Path) -> None:
     report = imported(tmp_path, EXPORTS / "rating.json", mapping_file(tmp_path, "rating"), pictures)
-    assert report.notes == ("1 drafts", "1 skipped annotations", "1 tasks without an annotation")
+    assert report.notes == ("drafts: 1", "skipped annotations: 1", "tasks without an annotation: 1")
     with pytest.raises(
         EditLoopError, match=r"1 row with faults; nothing was written\.\n.*task 3, annotation 5: quality_2"
     ):
@@ -367,4 +315,3 @@ def test_the_page_about_imports_has_every_key_of_a_mapping() -> None:
     text = (Path(__file__).parents[2] / "docs" / "imports.md").read_text()
     for key in LabelStudioMapping.model_fields:
         assert f"| `{key}` |" in text
-    assert TASKS > 2
