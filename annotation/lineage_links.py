@@ -18,7 +18,7 @@ from annotation.campaigns.lead_queue import snapshot
 from annotation.campaigns.locating import campaign_files
 from annotation.campaigns.record import CampaignRecord, read_records
 from editloop.content import sha256_bytes, sha256_json
-from editloop.data.data_origin import SUMS, DataOrigin
+from editloop.data.data_origin import DataOrigin
 from editloop.datasets.votes import DECISIONS, JUDGEMENTS, Votes, read_votes
 from editloop.lineage import tracking
 from editloop.lineage.chain import Chain, Gap, finished_run, look_up
@@ -52,7 +52,7 @@ def judgement_links(chain: Chain, facts: dict[str, Any], votes: Votes | None = N
 
 
 def _import_links(chain: Chain, facts: dict[str, Any]) -> None:
-    """Add the links of imported ratings: judgements, origin, each file with rows, and the list of pictures."""
+    """Add the links of imported ratings: judgements, candidates, the origin, and the files that were read."""
     chain.add("judgements", str(facts.get("judgements_sha256")))
     if not facts.get("export_sha256"):
         raise Gap("imported ratings: the dataset names neither a campaign nor a file that its ratings came from")
@@ -61,13 +61,10 @@ def _import_links(chain: Chain, facts: dict[str, Any]) -> None:
         return
     if sha256_json(facts["origin"]) != facts["export_sha256"]:
         raise Gap(f"imported ratings: the origin that the dataset states is not {facts['export_sha256']}")
-    origin = DataOrigin.model_validate(facts["origin"])
+    origin = look_up("imported ratings", lambda: DataOrigin.model_validate(facts["origin"]))
     chain.add("candidates", f"{facts.get('candidates_sha256')} (imported with the ratings)")
-    chain.add("imported ratings", f"{origin.name}: {origin.format} ({facts['export_sha256']})")
-    for name, sha256 in origin.files.items():
-        chain.add("imported file", f"{name} {sha256} (from elsewhere: here the chain ends)")
-    if origin.pictures:
-        chain.add("imported pictures", f"{origin.pictures}, listed in {SUMS} {origin.sums_sha256}")
+    chain.add("imported ratings", str(facts["export_sha256"]))
+    chain.add("source files", origin.text())
 
 
 def _collect_links(chain: Chain, facts: dict[str, Any], votes: Votes | None) -> None:

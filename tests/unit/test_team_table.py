@@ -113,14 +113,14 @@ def test_a_table_becomes_a_dataset_version_whose_chain_ends_at_its_files(
         "judgements",
         "candidates",
         "imported ratings",
-        "imported file",
-        "imported pictures",
+        "source files",
         "annotators",
     ]
-    assert links["imported file"].startswith(f"ratings.csv {sha256_file(table)} ")
-    assert "team-table, scale 1..4" in links["imported ratings"]
     sums = (tmp_path / "j" / SUMS).read_bytes()
-    assert links["imported pictures"] == f"18, listed in {SUMS} {hashlib.sha256(sums).hexdigest()}"
+    listed = f"18 pictures by {SUMS} {hashlib.sha256(sums).hexdigest()[:12]}"
+    assert links["source files"] == (
+        f"ratings.csv (team-table, scale 1..4): ratings.csv {sha256_file(table)}, {listed}"
+    )
     stated = dict(reversed(line.split("  ")) for line in sums.decode().splitlines())
     assert stated == {name: sha256_file(tmp_path / "data" / name) for name in stated}
     assert len(stated) == 19
