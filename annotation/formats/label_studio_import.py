@@ -7,6 +7,7 @@ ranks that the mapping states, which the dataset's origin repeats.
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from annotation.formats.rated_edits import (
     annotator_name,
     in_utc,
 )
+from annotation.formats.team_table import PATHS_REMEMBERED
 from editloop.content import sha256_file
 from editloop.data.edits_file import LONGEST_INSTRUCTION, printable_json, stated_path
 from editloop.data.row_import import PictureStore, RowImport
@@ -35,6 +37,8 @@ from editloop.errors import EditLoopError, there_are
 
 FORMAT = "label-studio"
 SOURCE = "source"
+PictureFinder = Callable[[str], str]
+"""`picture_file` of one folder."""
 TIME: TypeAdapter[datetime] = TypeAdapter(datetime)
 SECONDS: TypeAdapter[float | None] = TypeAdapter(float | None)
 
@@ -87,7 +91,8 @@ def import_label_studio(
 
     def read(file: Path, skip: int) -> Iterator[tuple[str, _AnswerRow | str]]:
         left_out.clear()
-        yield from islice(_understood(file, settings, folder, left_out), skip, None)
+        find_picture = lru_cache(PATHS_REMEMBERED)(partial(picture_file, folder))
+        yield from islice(_understood(file, settings, find_picture, left_out), skip, None)
 
     rows = RowImport(path, [path], candidates, [FORMAT, settings.model_dump(mode="json"), str(folder)])
     edits, pictures, count = RatedEdits(), dict[str, str](), 0
@@ -153,20 +158,20 @@ def _check_names(path: Path, mapping: Path, settings: LabelStudioMapping) -> Non
 
 
 def _understood(
-    file: Path, mapping: LabelStudioMapping, folder: Path, left_out: LeftOut
+    file: Path, mapping: LabelStudioMapping, find_picture: PictureFinder, left_out: LeftOut
 ) -> Iterator[tuple[str, _AnswerRow | str]]:
     for place, answer in read_answers(file, left_out):
         if isinstance(answer, str):
             yield place, answer
             continue
         try:
-            yield place, _answer_row(answer, mapping, folder)
+            yield place, _answer_row(answer, mapping, find_picture)
         except ValueError as rule:
             yield place, str(rule)
 
 
-def _answer_row(answer: ExportedAnswer, mapping: LabelStudioMapping, folder: Path) -> _AnswerRow:
-    page = _page(answer.data, mapping, folder)
+def _answer_row(answer: ExportedAnswer, mapping: LabelStudioMapping, find_picture: PictureFinder) -> _AnswerRow:
+    page = _page(answer.data, mapping, find_picture)
     ratings = _ratings(answer, mapping)
     comparisons: dict[str, list[list[list[str]]]] = {}
     for axis, control in mapping.preferences.items():
@@ -182,7 +187,7 @@ def _answer_row(answer: ExportedAnswer, mapping: LabelStudioMapping, folder: Pat
     )
 
 
-def _page(data: dict[str, Any], mapping: LabelStudioMapping, folder: Path) -> _Page:
+def _page(data: dict[str, Any], mapping: LabelStudioMapping, find_picture: PictureFinder) -> _Page:
     images, editors = dict[str, str](), dict[str, str]()
     if mapping.items:
         entries = data.get(mapping.items.key)
@@ -192,11 +197,11 @@ def _page(data: dict[str, Any], mapping: LabelStudioMapping, folder: Path) -> _P
             name = _text(entry, mapping.items.id)
             if name in images:
                 raise ValueError(f"{mapping.items.key}: two entries with {mapping.items.id} {printable_json(name)}")
-            images[name] = _picture(entry, mapping.items.image, folder)
+            images[name] = _picture(entry, mapping.items.image, find_picture)
             if mapping.items.editor:
                 editors[name] = _text(entry, mapping.items.editor)
     for name, key in mapping.images.items():
-        images[name] = _picture(data, key, folder)
+        images[name] = _picture(data, key, find_picture)
     editors |= {name: _text(data, key) for name, key in mapping.editors.items()}
     instruction = _text(data, mapping.instruction)
     if len(instruction) > LONGEST_INSTRUCTION:
@@ -205,7 +210,7 @@ def _page(data: dict[str, Any], mapping: LabelStudioMapping, folder: Path) -> _P
         _text(data, mapping.task) if mapping.task else "",
         _text(data, mapping.type) if mapping.type else "edit",
         instruction,
-        _picture(data, mapping.source, folder),
+        _picture(data, mapping.source, find_picture),
         images,
         editors,
     )
@@ -220,9 +225,9 @@ def _text(data: dict[str, Any], key: str) -> str:
     return str(value).strip()
 
 
-def _picture(data: dict[str, Any], key: str, folder: Path) -> str:
+def _picture(data: dict[str, Any], key: str, find_picture: PictureFinder) -> str:
     try:
-        return picture_file(folder, _text(data, key))
+        return find_picture(_text(data, key))
     except ValueError as rule:
         raise ValueError(str(rule) if str(rule).startswith(key) else f"{key} = {rule}") from None
 

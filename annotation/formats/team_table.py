@@ -9,6 +9,7 @@ A row whose ratings are empty is an edit that nobody rated.
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ REQUIRED = ("task", "candidate", "source", "instruction", "image", "annotator", 
 OPTIONAL = ("editor", "type", "position", "seconds", "created_at")
 LONGEST_NAME = 200
 """Characters of a name of a task, candidate, type or editor."""
+PATHS_REMEMBERED = 2**16
+"""Paths of pictures whose check is not repeated: each looks at every folder on the way, and rows share pictures."""
 TIME: TypeAdapter[datetime] = TypeAdapter(datetime)
 
 
@@ -73,10 +76,11 @@ def import_team_table(
     unused = [column for column in _open(path).columns if column not in REQUIRED + OPTIONAL]
     rows = RowImport(path, [path], candidates, [FORMAT, str(scale), str(folder)])
     edits, pictures, count = RatedEdits(), dict[str, str](), 0
+    path_fault = lru_cache(PATHS_REMEMBERED)(partial(listed_picture_fault, folder))
 
     def read(file: Path, skip: int) -> Iterator[tuple[str, _TeamRow | str]]:
         for row in islice(_open(file).rows, skip, None):
-            yield f"line {row.line}", row.rule if isinstance(row, TableFault) else _checked_row(row, scale, folder)
+            yield f"line {row.line}", row.rule if isinstance(row, TableFault) else _checked_row(row, scale, path_fault)
 
     for location, value in rows.store_rows(read, _storer(folder), "rows imported"):
         names, stored, rating = value
@@ -106,7 +110,7 @@ def _open(path: Path) -> Table:
     return table
 
 
-def _checked_row(row: TableRow, scale: RatingScale, folder: Path) -> _TeamRow | str:
+def _checked_row(row: TableRow, scale: RatingScale, path_fault: Callable[[str], str | None]) -> _TeamRow | str:
     """Return a row whose cells keep the rules, or what is wrong with them."""
     cells, faults = row.cells, list[str]()
 
@@ -124,7 +128,7 @@ def _checked_row(row: TableRow, scale: RatingScale, folder: Path) -> _TeamRow | 
     if len(cells["instruction"]) > LONGEST_INSTRUCTION:
         fault("instruction", f"{len(cells['instruction']):,} characters; at most {LONGEST_INSTRUCTION:,}")
     for column in ("source", "image"):
-        if cells[column] and (rule := listed_picture_fault(folder, cells[column])):
+        if cells[column] and (rule := path_fault(cells[column])):
             fault(column, rule)
     rating = _checked_rating(cells, scale, fault) if any(cells[axis] for axis in AXES) else None
     if faults:
