@@ -95,6 +95,9 @@ def import_ratings_command(
     on at the row it had reached. A table of our ids with faults is refused. docs/imports.md has the columns of a
     team-table and the mapping file of a Label Studio project.
 
+    A Label Studio project: editloop ratings import export.json --format label-studio --mapping mapping.yaml --images
+    pictures --candidates data/c --out data/j
+
     For example: editloop ratings import ratings.csv --format team-table --scale 1..5 --candidates data/c --out data/j
     """
     _check_options(form, {"--images": images, "--scale": scale, "--mapping": mapping})

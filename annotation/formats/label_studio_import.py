@@ -117,6 +117,7 @@ def import_label_studio(
         ranked, unused = ratings_of_answers(annotator, answers, settings.ranks, named)
         for location, reason in unused:
             rows.skip(location, reason)
+        count -= len({location for location, _ in unused})
         for edit in ranked:
             edits.add_rating(edit.location, (task, edit.candidate), edit.rating)
     judged = edits.judgements()

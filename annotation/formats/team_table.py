@@ -92,6 +92,9 @@ def import_team_table(
         pictures |= {name: file_sha256 for name, _, file_sha256 in stored}
         count += 1
     judged = edits.judgements()
+    if count and not judged and not rows.skipped:
+        rows.remove()
+        raise EditLoopError(f"{path}: no row has ratings; fill in {' and '.join(AXES)}.")
     rows.check(len(judged), strict=strict)
     origin = ImportedData(path.resolve().name, f"{FORMAT}, {scale.rule}", rows.digests, pictures)
     write_import(rows, candidates, judgements, edits.tasks(), judged, origin, {NAMES: names_table(edits.names())})

@@ -241,6 +241,7 @@ def test_every_command_that_takes_an_input_path_is_known() -> None:
         ("campaign", "simulate"),
         ("campaign", "report"),
         ("campaign", "propose"),
+        ("edits", "import"),
         ("ratings", "import"),
         ("ratings", "export"),
         ("teacher", "import"),
