@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from annotation.formats.label_studio_answers import ExportedAnswer
 from annotation.formats.label_studio_mapping import TIE, LabelStudioMapping
 from annotation.formats.preference_order import Groups
-from annotation.formats.team_table import listed_picture_fault
+from editloop.data.data_origin import published_path_fault
 from editloop.data.edits_file import ADDRESS, printable_json
 from editloop.data.table_file import parse_number
 from editloop.errors import there_are
@@ -152,7 +152,7 @@ def picture_file(folder: Path, stated: str) -> str:
             names = [name.lstrip("/") for name in parse_qs(parts.query).get("d", [stated])]
         elif match := UPLOADED.fullmatch(unquote(parts.path)):
             names = [match[1], match[1].removeprefix("upload/"), match[2]]
-    faults = [listed_picture_fault(folder, name) for name in names]
+    faults = [published_path_fault(folder, name) for name in names]
     usable = next((name for name, fault in zip(names, faults, strict=True) if fault is None), None)
     if usable is None:
         looked_for = f" ({' or '.join(names)})" if names != [stated] else ""

@@ -20,8 +20,8 @@ from annotation.formats.import_folders import NAMES, ImportReport, names_table, 
 from annotation.formats.judgements_folder import ImportedData
 from annotation.formats.rated_edits import GivenRating, NamedEdit, RatedEdits, annotator_name, in_utc
 from annotation.formats.rating_scale import OUR_SCALE, RatingScale
-from editloop.data.data_origin import path_is_listable
-from editloop.data.edits_file import LONGEST_INSTRUCTION, picture_path_fault, printable_json, stated_path
+from editloop.data.data_origin import published_path_fault
+from editloop.data.edits_file import LONGEST_INSTRUCTION, printable_json, stated_path
 from editloop.data.row_import import PictureStore, RowImport
 from editloop.data.table_file import Table, TableFault, TableRow, id_fault, number_fault, open_table, parse_number
 from editloop.data.vocabulary import AXES
@@ -76,7 +76,7 @@ def import_team_table(
     unused = [column for column in _open(path).columns if column not in REQUIRED + OPTIONAL]
     rows = RowImport(path, [path], candidates, [FORMAT, str(scale), str(folder)])
     edits, pictures, count = RatedEdits(), dict[str, str](), 0
-    path_fault = lru_cache(PATHS_REMEMBERED)(partial(listed_picture_fault, folder))
+    path_fault = lru_cache(PATHS_REMEMBERED)(partial(published_path_fault, folder))
 
     def read(file: Path, skip: int) -> Iterator[tuple[str, _TeamRow | str]]:
         for row in islice(_open(file).rows, skip, None):
@@ -181,18 +181,6 @@ def _seconds(cell: str) -> float:
 
 def _time(cell: str) -> str:
     return in_utc(TIME.validate_strings(cell)).isoformat()
-
-
-def listed_picture_fault(folder: Path, name: str) -> str | None:
-    """Return what is wrong with the path of a picture that an import reads and lists in its origin, or None.
-
-    Args:
-        folder: The folder of the pictures.
-        name: The path as the file states it.
-    """
-    if fault := picture_path_fault(folder, name):
-        return fault
-    return None if path_is_listable(name) else "control characters or a backslash in a path"
 
 
 def _storer(folder: Path) -> Callable[[_TeamRow, PictureStore], list[Any]]:

@@ -1,7 +1,7 @@
 """Where imported data comes from: the files as they were published, with the sha256 of each.
 
 An imported folder has two files about it. `origin.json` is a `DataOrigin`, which the manifest's fact `origin` repeats,
-so that whoever has the manifest alone can check it. `SHA256SUMS` lists every file that was read, rows and pictures:
+so that whoever has the manifest alone can check it. `SHA256SUMS` lists every file that they came from:
 `sha256sum -c SHA256SUMS` in the published folder compares them.
 """
 
@@ -14,10 +14,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from editloop.content import sha256_bytes, write_file
+from editloop.data.edits_file import picture_path_fault
 from editloop.errors import EditLoopError
 from editloop.settings_file import FrozenModel
 
 ORIGIN, SUMS = "origin.json", "SHA256SUMS"
+UNLISTABLE = re.compile(r"[\x00-\x1f\x7f\\]")
+"""What `sha256sum` does not write as it is."""
 FILES_NAMED = 4
 """Files that a text names; the others are counted."""
 
@@ -91,13 +94,19 @@ def origin_of(manifest: Mapping[str, Any]) -> DataOrigin | None:
     return origin
 
 
-def path_is_listable(path: str) -> bool:
-    """Return whether a path can stand on a line of `SHA256SUMS`: it has no control characters and no backslash.
+def published_path_fault(folder: Path, name: str) -> str | None:
+    """Check that a path names a file inside the published folder, and can stand on a line of `SHA256SUMS`.
 
     Args:
-        path: The path, relative to the published folder.
+        folder: The published folder.
+        name: The path as a row states it.
+
+    Returns:
+        What is wrong with the path, or None.
     """
-    return not re.search(r"[\x00-\x1f\x7f\\]", path)
+    if fault := picture_path_fault(folder, name):
+        return fault
+    return "control characters or a backslash in a path; rename the file" if UNLISTABLE.search(name) else None
 
 
 def _file_text(origin: Any) -> str:

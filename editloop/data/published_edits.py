@@ -23,8 +23,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from editloop.content import complete_folder, write_file
-from editloop.data.data_origin import path_is_listable, write_origin
-from editloop.data.edits_file import LONGEST_INSTRUCTION, picture_path_fault, printable_json, stated_path
+from editloop.data.data_origin import published_path_fault, write_origin
+from editloop.data.edits_file import LONGEST_INSTRUCTION, printable_json, stated_path
 from editloop.data.json_rows import count_lines, read_json_rows, row_faults, rows_file
 from editloop.data.row_import import SKIPPED, PictureStore, Reader, RowImport
 from editloop.data.vocabulary import task_id
@@ -160,10 +160,8 @@ def _store_edit(row: tuple[Path, PublishedEdit], pictures: PictureStore) -> list
     if len(edit.task) > LONGEST_TASK:
         return f"kind of edit: {len(edit.task):,} characters; at most {LONGEST_TASK}"
     stated = f"source = {printable_json(edit.source)}"
-    if fault := picture_path_fault(folder, edit.source):
+    if fault := published_path_fault(folder, edit.source):
         return f"{stated}: {fault}"
-    if not path_is_listable(edit.source):
-        return f"{stated}: control characters or a backslash in a path"
     stored = pictures.put(stated_path(folder, edit.source), stated)
     return [edit.instruction.strip(), edit.task, edit.source, stored.sha256, stored.file_sha256]
 

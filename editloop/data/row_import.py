@@ -81,7 +81,8 @@ class PictureStore:
         try:
             data = picture if isinstance(picture, bytes) else picture_bytes(picture)
             image = read_picture(data, name)
-            mine.set_result(StoredPicture(store_png(image, self._folder), hashlib.sha256(data).hexdigest()))
+            file_sha256 = key.hex() if data is picture else hashlib.sha256(data).hexdigest()
+            mine.set_result(StoredPicture(store_png(image, self._folder), file_sha256))
         except BaseException as error:
             mine.set_exception(error)
             raise

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,7 @@ FAULTS = {
     "absolute": ({"input_images": ["/etc/passwd"]}, "leaves the folder"),
     "an address": ({"input_images": ["https://example.org/a.png"]}, "an address; download the picture"),
     "a Windows path": ({"input_images": ["images\\0.jpg"]}, "a Windows path; write / between folders"),
+    "a path of two lines": ({"input_images": ["images/a\nb.jpg"]}, "control characters or a backslash in a path"),
     "no picture": ({"input_images": ["rl.jsonl"]}, "not a readable PNG, JPEG, WebP or AVIF picture"),
     "a folder": ({"input_images": ["images"]}, "no such file below"),
     "the same edit": (
@@ -115,6 +118,7 @@ def test_a_bad_row_is_left_out_and_named_or_refused(tmp_path: Path, fault: str) 
     change, words = FAULTS[fault]
     Image.new("RGB", (20, 20)).save(tmp_path / "outside.png")
     data = write_data(tmp_path / "data", [row(0), row(1, 1) | change, row(2, 2)])
+    shutil.copyfile(data / "images" / "1.jpg", data / "images" / "a\nb.jpg")
     report = import_published_edits(data, "editscore-rl", tmp_path / "e")
     assert (report.rows, len(report.skipped)) == (2, 1)
     assert (tmp_path / "e" / "skipped.txt").read_text() == f"{report.skipped[0]}\n"
@@ -166,6 +170,23 @@ def test_an_import_that_was_stopped_goes_on_and_decodes_nothing_again(
     assert len(stored) == before, "every row was in the journal"
     assert read_manifest(tmp_path / "e")["files"] == read_manifest(tmp_path / "whole")["files"]
     assert not list((tmp_path / ".unfinished").iterdir())
+
+
+@pytest.mark.timeout(120)
+def test_an_import_that_was_killed_goes_on_and_ends_as_one_in_one_go(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", [row(number, number % 200) for number in range(2000)], pictures=200)
+    whole = import_published_edits(data, "editscore-rl", tmp_path / "whole")
+    command = [sys.executable, "-c", "from pipelines.cli import app; app()", "edits", "import", str(data)]
+    command += ["--format", "editscore-rl", "--out", str(tmp_path / "e")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done = b""
+    while process.poll() is None and done.count(b"\n") < 100:
+        done = b"".join(path.read_bytes() for path in (tmp_path / ".unfinished").glob("*/journal.jsonl"))
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "e").exists(), "killed before its end"
+    assert import_published_edits(data, "editscore-rl", tmp_path / "e") == whole
+    assert read_manifest(tmp_path / "e")["files"] == read_manifest(tmp_path / "whole")["files"]
 
 
 def test_other_choices_begin_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
