@@ -1,30 +1,18 @@
 """Import of EditReward's preference pairs as a candidates and a judgements folder (see `editloop.data.row_import`)."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from annotation.formats.editreward_pairs import RatedPair, Ratings, count_pairs, pair_files, read_pairs
-from annotation.formats.judgements_folder import ImportedData, write_imported
+from annotation.formats.import_folders import ImportReport, write_import
+from annotation.formats.judgements_folder import ImportedData
 from annotation.formats.ratings_table import UNKNOWN_TIME
-from editloop.content import complete_folder, write_file
 from editloop.data.edits_file import LONGEST_INSTRUCTION
-from editloop.data.row_import import SKIPPED, PictureStore, RowImport
+from editloop.data.row_import import PictureStore, RowImport
 from editloop.data.vocabulary import Candidate, EditTask, Judgement, candidate_id, task_id
 
 RATER = "editreward"
-
-
-class ImportReport(NamedTuple):
-    """What an import made."""
-
-    rows: int
-    """Rows that became judgements."""
-    tasks: int
-    judgements: int
-    skipped: tuple[str, ...]
-    """A message for each row that was left out."""
 
 
 class _StoredPair(NamedTuple):
@@ -61,15 +49,9 @@ def import_pairs(path: Path, candidates: Path, judgements: Path, *, strict: bool
     rows.check(len(stored), strict=strict)
     tasks, raters = _tasks(stored)
     imported = list(_judgements(tasks, raters))
-    with complete_folder(candidates, {"imported": path.name, "files": rows.digests}) as folder:
-        images = {image for task in tasks.values() for image in (task.source, *(c.image for c in task.candidates))}
-        rows.link_images(folder / "images", images)
-        lines = [tasks[key].model_dump_json(by_alias=True) + "\n" for key in sorted(tasks)]
-        write_file(folder / "tasks.jsonl", "".join(lines))
-    origin = ImportedData(path.stem, "imported.json", json.dumps(rows.digests, indent=2).encode())
-    more = {SKIPPED: rows.skipped_text()}
-    write_imported(judgements, imported, list(tasks.values()), origin, candidates / "images", more)
-    rows.remove()
+    ordered = [tasks[key] for key in sorted(tasks)]
+    origin = ImportedData(path.resolve().name, "EditReward's pairs", rows.digests, {})
+    write_import(rows, candidates, judgements, ordered, imported, origin, {})
     return ImportReport(len(stored), len(tasks), len(imported), tuple(rows.skipped))
 
 

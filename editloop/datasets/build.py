@@ -27,8 +27,18 @@ TASKS_A_TIME = 256
 """Tasks whose pairs are computed together."""
 NOTHING = Withdrawn()
 INPUTS = ("judgements_sha256", "candidates_sha256")
-FACTS_OF_JUDGEMENTS = ("export_sha256", "answers_sha256", "config_sha256", "campaign_key", "gates", "alpha", "accepted")
-"""Facts of the judgements' summary that go into the dataset's manifest. Imported ratings lack those of a campaign."""
+FACTS_OF_JUDGEMENTS = (
+    "export_sha256",
+    "answers_sha256",
+    "config_sha256",
+    "campaign_key",
+    "gates",
+    "alpha",
+    "accepted",
+    "origin",
+)
+"""Facts of the judgements' summary that go into the dataset's manifest. Imported ratings lack those of a campaign, and
+have an origin instead."""
 
 
 class NoPairsError(EditLoopError):

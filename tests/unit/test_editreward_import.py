@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from annotation.formats import editreward_import
+from annotation.formats import editreward_import, import_folders
 from annotation.formats.editreward_import import import_pairs
 from annotation.formats.judgements_folder import read_judgements
 from editloop.content import read_manifest
@@ -88,13 +88,14 @@ def test_a_folder_of_shards_becomes_a_dataset_whose_origin_is_kept(tmp_path: Pat
         rows = [row(10 * shard + number, (4.0, 1.0 + number % 3), (2.0, 2.0)) for number in range(10)]
         write_rows(tmp_path / "data" / f"train-{shard}.parquet", rows)
     report = import_pairs(tmp_path / "data", tmp_path / "c", tmp_path / "j")
-    assert report == (30, 30, 60, ())
+    assert report[:4] == (30, 30, 60, ())
     write_dataset(tmp_path / "j", tmp_path / "c", tmp_path / "d")
     assert read_manifest(tmp_path / "d")["facts"]["groups"] == 30
     assert all(shards(tmp_path / "d", "pairs", split) for split in SPLITS)
-    origin = json.loads((tmp_path / "j" / "imported.json").read_bytes())
-    assert sorted(origin) == [f"train-{shard}.parquet" for shard in range(3)]
-    assert read_manifest(tmp_path / "c")["facts"]["files"] == origin
+    origin = json.loads((tmp_path / "j" / "origin.json").read_bytes())
+    assert sorted(origin["files"]) == [f"train-{shard}.parquet" for shard in range(3)]
+    for name in ("c", "j", "d"):
+        assert read_manifest(tmp_path / name)["facts"]["origin"] == origin
     for path in (tmp_path / "c" / "images").iterdir():
         assert file_picture_sha256(path) == path.stem
 
@@ -162,7 +163,7 @@ def test_an_import_that_was_stopped_while_it_wrote_its_folders_loses_no_picture(
 
     for name in ("write_file", "write_imported"):
         with monkeypatch.context() as patched:
-            patched.setattr(editreward_import, name, stops)
+            patched.setattr(import_folders, name, stops)
             with pytest.raises(KeyboardInterrupt):
                 import_pairs(path, tmp_path / "c", tmp_path / "j")
     assert import_pairs(path, tmp_path / "c", tmp_path / "j").rows == 6

@@ -104,7 +104,7 @@ def lines(path):
 
 def test_public_rows_come_back_as_they_were(public, tmp_path):
     report = import_pairs(public / "train.json", tmp_path / "c", tmp_path / "j")
-    assert report == (9, 2, 6, ())
+    assert report[:4] == (9, 2, 6, ())
     tasks = read_tasks(tmp_path / "c")
     export_rows(read_judgements(tmp_path / "j"), tasks, tmp_path / "c", tmp_path / "out")
     rows = lines(tmp_path / "out" / "rows.jsonl")

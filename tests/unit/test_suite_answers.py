@@ -231,7 +231,7 @@ def test_scores_without_a_column_or_of_no_known_format_are_refused(votes: Suite,
     with pytest.raises(EditLoopError, match="no column candidate; it has key, score"):
         read_scores(tmp_path / "a.csv", votes)
     (tmp_path / "a.xls").write_text("")
-    with pytest.raises(EditLoopError, match=r"scores are a \.csv, \.parquet or \.jsonl file"):
+    with pytest.raises(EditLoopError, match=r"scores are a \.csv, \.tsv, \.parquet or \.jsonl file"):
         read_scores(tmp_path / "a.xls", votes)
     with pytest.raises(EditLoopError, match="no such file"):
         read_scores(tmp_path / "b.csv", votes)
