@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from editloop.data.picture_file import first_line
 from editloop.errors import EditLoopError
+from editloop.text_file import file_bytes
 
 ROWS_READ = 8
 """Rows of a parquet file in memory at once: 24 images of a few megabytes."""
@@ -52,6 +53,8 @@ Ratings = tuple[int, int]
 """Instruction following and visual quality, each 1..4."""
 EncodedPicture = bytes | Path
 """An image as its file's bytes, or the path of its file."""
+MOST_FAULTS = 10
+"""Faults of a row that are named."""
 
 
 class RatedEdit(NamedTuple):
@@ -216,7 +219,7 @@ def _cell_picture(cell: dict[str, Any] | None) -> bytes | None:
 
 def _json_pairs(file: Path, skip: int) -> Iterator[RatedPair | str]:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = file_bytes(file).decode("utf-8-sig")
         is_list = text.lstrip().startswith("[")
         values = json.loads(text) if is_list else [json.loads(line) for line in text.split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
@@ -229,7 +232,7 @@ def _pair_of_json(folder: Path, value: Any) -> RatedPair | str:
     try:
         row = PublicRow.model_validate(value)
     except ValidationError as error:
-        return "; ".join(map(_rule, error.errors(include_url=False)))
+        return "; ".join(map(_rule, error.errors(include_url=False)[:MOST_FAULTS]))
     if contradictions := list(row.contradictions()):
         return "; ".join(contradictions)
     paths = []

@@ -13,6 +13,7 @@ from editloop.data.candidates_folder import read_lines
 from editloop.data.vocabulary import AXES, EditTask, Judgement
 from editloop.statistics.agreement import agreement
 from editloop.statistics.judgement_table import judgement_table
+from editloop.text_file import file_bytes
 
 
 class ImportedData(NamedTuple):
@@ -32,7 +33,7 @@ def imported_table(path: Path) -> ImportedData:
     Args:
         path: The table.
     """
-    return ImportedData(path.stem, f"imported{path.suffix}", path.read_bytes())
+    return ImportedData(path.stem, f"imported{path.suffix}", file_bytes(path))
 
 
 def write_imported(

@@ -12,6 +12,7 @@ Columns named in `CONTEXT` describe a rating and are not axes. `write_judgements
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -224,9 +225,8 @@ def _read(path: Path) -> tuple[list[str], list[RatingRow], list[str]]:
         _, header = next(lines, (0, []))
         header = [name.strip() for name in header]
         wrong = [f"{path}: no column {name!r}" for name in KEYS if name not in header]
-        wrong += [
-            f"{path}: column {name!r} stands twice" for name in sorted({n for n in header if header.count(n) > 1})
-        ]
+        twice = sorted(name for name, times in Counter(header).items() if times > 1)
+        wrong += [f"{path}: column {name!r} stands twice" for name in twice]
         wrong += [f"{path}: column {number} has no name" for number, name in enumerate(header, start=1) if not name]
         if not wrong and not set(header) - set(KEYS + CONTEXT):
             wrong.append(f"{path}: no column of ratings beside {', '.join(header)}")

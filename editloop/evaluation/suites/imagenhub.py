@@ -12,9 +12,11 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
+from editloop.data.picture_file import first_line
 from editloop.errors import EditLoopError
 from editloop.evaluation.suites.pictures import PictureLoader
 from editloop.evaluation.suites.suite import ALL, Item
+from editloop.text_file import file_bytes
 
 PICTURES = Path("results/ImagenHub_Text-Guided_IE")
 RATINGS = Path("eval/human_ratings/Text-Guided_IE")
@@ -82,10 +84,12 @@ def read_imagenhub(data: Path, loader: PictureLoader, faults: list[str]) -> list
 
 def _lookup(path: Path) -> dict[str, Any]:
     try:
-        lookup = json.loads(path.read_text())
-    except OSError:
-        raise EditLoopError(f"{path}: no such file; --data is the folder that holds results/ and eval/.") from None
-    except ValueError:
+        lookup = json.loads(file_bytes(path))
+    except OSError as error:
+        raise EditLoopError(
+            f"{path}: cannot be read ({error.strerror}); give the folder with results/ and eval/."
+        ) from None
+    except (ValueError, RecursionError):
         raise EditLoopError(f"{path}: not JSON.") from None
     if not isinstance(lookup, dict) or not all(isinstance(facts, dict) for facts in lookup.values()):
         raise EditLoopError(f"{path}: an object by file names is wanted.")
@@ -94,8 +98,11 @@ def _lookup(path: Path) -> dict[str, Any]:
 
 def _ratings(path: Path, faults: list[str]) -> RaterScores:
     """Scores in a rater's file: file names in the first column, then a column for each editor; cells may be empty."""
-    with path.open(newline="") as stream:
-        header, *rows = list(csv.reader(stream, delimiter="\t")) or [[]]
+    try:
+        lines = file_bytes(path).decode().splitlines()
+        header, *rows = list(csv.reader(lines, delimiter="\t")) or [[]]
+    except (OSError, ValueError, csv.Error) as error:
+        raise EditLoopError(f"{path}: no table of tabs in UTF-8 ({first_line(error)}).") from None
     scores_by_file: RaterScores = {}
     for number, row in enumerate(rows, 2):
         if not row or not row[0]:

@@ -1,6 +1,7 @@
 """Reads a judge's answers from files: scores of edits, or verdicts on comparisons."""
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from editloop.evaluation.suites.faults import duplicates, raise_faults
 from editloop.evaluation.suites.hub_rows import read_records
 from editloop.evaluation.suites.mmrb2_edit import is_predictions, read_predictions
 from editloop.evaluation.suites.suite import LABELS, Item, Label, Suite
+from editloop.settings_file import shorten
+from editloop.text_file import file_bytes
 
 COLUMNS = ("key", "candidate", "score")
 
@@ -131,9 +134,11 @@ def _score_rows(path: Path) -> Iterable[dict[str, Any]]:
         raise EditLoopError(f"{path}: no such file.")
     rows: list[dict[str, Any]]
     if path.suffix == ".csv":
-        with path.open(newline="") as stream:
-            reader = csv.DictReader(stream)
+        try:
+            reader = csv.DictReader(io.StringIO(file_bytes(path).decode(), newline=""))
             names, rows = list(reader.fieldnames or []), list(reader)
+        except (OSError, ValueError, csv.Error) as error:
+            raise EditLoopError(f"{path}: no table in UTF-8 CSV ({str(error).splitlines()[0]}).") from None
     elif path.suffix == ".parquet":
         try:
             table = parquet.read_table(path)
@@ -149,7 +154,7 @@ def _score_rows(path: Path) -> Iterable[dict[str, Any]]:
     else:
         raise EditLoopError(f"{path}: scores are a .csv, .parquet or .jsonl file.")
     if lacking := [column for column in COLUMNS if column not in names]:
-        raise EditLoopError(f"{path}: no column {', '.join(lacking)}; it has {', '.join(names)}.")
+        raise EditLoopError(f"{path}: no column {', '.join(lacking)}; it has {shorten(', '.join(map(str, names)))}.")
     return rows
 
 

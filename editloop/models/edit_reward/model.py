@@ -33,6 +33,7 @@ from editloop.models.edit_reward.inputs import EditGroupLike, InputMaker
 from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.judge_protocol import EditGroup, warn_of_substitute, wording_facts
 from editloop.settings_file import validate_settings
+from editloop.text_file import file_bytes
 
 LOG = logging.getLogger(__name__)
 SETTINGS, HEADS_FILE = "reward.json", "heads.safetensors"
@@ -335,7 +336,7 @@ class RewardModel(nn.Module):
 
 def _read_json(path: Path) -> object:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(file_bytes(path))
     except (OSError, ValueError, RecursionError) as error:
         raise EditLoopError(f"{path}: cannot be read as JSON ({error}). Restore the file.") from None
 

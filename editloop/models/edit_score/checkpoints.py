@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from transformers import PreTrainedTokenizerFast
 
 from editloop.content import MANIFEST, complete_folder, read_manifest, sha256_file, sha256_json
+from editloop.data.picture_file import first_line
 from editloop.errors import EditLoopError
 from editloop.models.backbones.checkpoints import image_processor_of, load_backbone
 from editloop.models.backbones.placement import check_model_folder
@@ -25,7 +26,8 @@ from editloop.models.backbones.spreading import Spread
 from editloop.models.edit_score.adapters import Adapter
 from editloop.models.edit_score.settings import EditScoreSettings
 from editloop.models.judge_protocol import wording_facts
-from editloop.settings_file import FrozenModel
+from editloop.settings_file import FrozenModel, setting_faults
+from editloop.text_file import file_bytes
 
 SETTINGS, BASE = "editscore.json", "base.json"
 
@@ -131,9 +133,10 @@ def read_settings(folder: Path) -> EditScoreSettings:
     if not (folder / SETTINGS).is_file():
         raise EditLoopError(f"EditScore model {folder}: no {SETTINGS} there. Give a model's folder or a shipped name.")
     try:
-        return EditScoreSettings.model_validate_json((folder / SETTINGS).read_text())
-    except ValidationError as error:
-        raise EditLoopError(f"{folder}/{SETTINGS}: {error}") from error
+        return EditScoreSettings.model_validate_json(file_bytes(folder / SETTINGS))
+    except (OSError, ValidationError) as error:
+        faults = setting_faults(error, EditScoreSettings) if isinstance(error, ValidationError) else [str(error)]
+        raise EditLoopError(f"{folder}/{SETTINGS}: {'; '.join(faults)}. Restore the file.") from error
 
 
 def save_adapter_model(
@@ -176,7 +179,10 @@ def resolve_base(folder: Path, base: str | Path | None) -> Path:
     Raises:
         EditLoopError: There is no such base, or its content is not that of the base that the adapter was trained on.
     """
-    reference = BaseReference.model_validate_json((folder / BASE).read_text())
+    try:
+        reference = BaseReference.model_validate_json(file_bytes(folder / BASE))
+    except (OSError, ValidationError) as error:
+        raise EditLoopError(f"{folder}/{BASE}: names no base ({first_line(error)}). Restore the file.") from None
     base_path = base_folder(base or reference.base)
     digest = base_digest(base_path)
     if digest != reference.sha256:
@@ -185,6 +191,13 @@ def resolve_base(folder: Path, base: str | Path | None) -> Path:
             f"{digest[:12]}. Give the base that it was trained on."
         )
     return base_path
+
+
+def _config_name(path: Path) -> str:
+    try:
+        return str(json.loads(file_bytes(path)).get("_name_or_path") or "")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise EditLoopError(f"{path}: cannot be read as JSON ({first_line(error)}). Fetch it again.") from None
 
 
 def check_base_name(adapter: Adapter, folder: Path, name: str | None) -> None:
@@ -204,7 +217,7 @@ def check_base_name(adapter: Adapter, folder: Path, name: str | None) -> None:
     """
     expected_name = adapter.base.rstrip("/").rsplit("/", 1)[-1]
     path = folder.absolute()
-    config_name = str(json.loads((folder / "config.json").read_text()).get("_name_or_path") or "")
+    config_name = _config_name(folder / "config.json")
     cached_names = [part.rsplit("--", 1)[-1] for part in path.parts if part.startswith("models--")]
     names = (
         {name.rsplit("/", 1)[-1]} if name else {path.name, config_name.rstrip("/").rsplit("/", 1)[-1], *cached_names}
