@@ -200,6 +200,36 @@ def test_a_message_is_bounded_whatever_it_lists() -> None:
     assert message.endswith("lines more")
 
 
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"model.safetensors": None}, "no plain file"),
+        ({"model.safetensors.index.json": {"weight_map": {"a": "../x.safetensors"}}}, "of that folder"),
+        ({"model.safetensors.index.json": {"weight_map": {"a": "/x.safetensors"}}}, "of that folder"),
+        ({"model.safetensors.index.json": {"weight_map": {"a": "x.bin"}}}, "of that folder"),
+        ({"config.json": {"vision": {"num_layers": 3_000_000}}}, "at most 1,000 layers"),
+    ],
+    ids=["a pipe as a shard", "a shard above", "a shard elsewhere", "a pickle as a shard", "3 million layers"],
+)
+def test_a_models_folder_that_no_publisher_writes_is_refused(files: dict[str, Any], words: str, tmp_path: Path) -> None:
+    for name, content in files.items():
+        path = tmp_path / name
+        if content is None:
+            os.mkfifo(path)
+        else:
+            path.write_text(json.dumps(content))
+    with pytest.raises(EditLoopError, match=words), soon():
+        backbone(tmp_path / "config.json") if "config.json" in files else weights(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_a_campaigns_guidelines_are_a_file_of_text(kind: str, tmp_path: Path) -> None:
+    plant(tmp_path / "text", kind)
+    (tmp_path / "campaign.yaml").write_text("name: kitchen\nguidelines: text\n")
+    with pytest.raises(EditLoopError, match="guidelines = text: a "), soon():
+        read_campaign_settings(tmp_path / "campaign.yaml")
+
+
 def published_pairs(path: Path) -> None:
     """Read pairs, whose faults come one by one."""
     for pair in read_pairs(path):
