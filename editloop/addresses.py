@@ -11,8 +11,10 @@ from typing import Any
 
 HIDDEN = "***"
 """What is shown in a secret's place."""
-USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://|(?:https?|ssh|git|ftp|s3):/)([^/\s?#\"'<>]*)@")
-"""Scheme, and what stands before the host. A password may hold an @; a path has one slash of an address's two."""
+USER = re.compile(r"(?:://|(?<=http:/)|(?<=https:/)|(?<=ssh:/)|(?<=git:/)|(?<=ftp:/)|(?<=s3:/))([^/\s?#\"'<>]*)@")
+"""What stands before the host. A password may hold an @; a path has one slash of an address's two."""
+LONGEST_SCHEME = 8
+"""Characters before `://` in which `ssh` or `sftp` is looked for, as in `git+ssh`."""
 QUERY = re.compile(
     r"((?:[?&;#][\w.-]*(?:token|secret|passw(?:or)?d|pwd|signature|credential|api[_-]?key|access[_-]?key(?:id)?)"
     r"|[?&;#](?:sig|key|auth)|(?:^|(?<=\s))(?:password|passwd|pwd))=)[^&\s#\"'<>)]+",
@@ -55,6 +57,6 @@ def value_without_secrets(value: Any) -> Any:
 
 
 def _hide_user(match: re.Match[str]) -> str:
-    scheme, user = match.groups()
-    is_name_only = ":" not in user and re.search("ssh|sftp", scheme, re.IGNORECASE)
-    return match[0] if is_name_only else f"{scheme}{HIDDEN}@"
+    scheme = match.string[max(0, match.start() - LONGEST_SCHEME) : match.start(1)]
+    is_name_only = ":" not in match[1] and re.search("(ssh|sftp):/", scheme, re.IGNORECASE)
+    return match[0] if is_name_only else f"{match[0].removesuffix(f'{match[1]}@')}{HIDDEN}@"

@@ -19,6 +19,7 @@ from typing import Any
 
 from editloop.addresses import value_without_secrets
 from editloop.errors import EditLoopError
+from editloop.text_file import file_bytes
 
 MANIFEST = "manifest.json"
 RESTORE = "Restore it, or run the step that writes the folder again."
@@ -249,7 +250,7 @@ def read_manifest(folder: Path, *, check: bool = False, skip: Collection[str] = 
 
 def _parse_manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = json.loads(file_bytes(path))
     except (OSError, ValueError, RecursionError) as error:
         raise EditLoopError(f"{path}: cannot be read ({str(error).splitlines()[0]}). {RESTORE}") from error
     kinds = {"sha256": str, "files": dict, "facts": dict}

@@ -6,8 +6,13 @@ from difflib import get_close_matches
 
 from editloop.addresses import without_secrets
 
-CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-"""Control characters other than the end of a line."""
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters other than the end of a line, and those that turn the direction of text around."""
+
+
+LONGEST_LINE, MOST_LINES = 3000, 300
+"""Characters of a line of a message, and its lines; the rest is counted. Who lists all names of a hostile file fills a
+terminal, a log and MLflow's tags."""
 
 
 class EditLoopError(Exception):
@@ -24,7 +29,16 @@ class EditLoopError(Exception):
         Args:
             message: One line, or a heading with a line for each fault.
         """
-        super().__init__(CONTROL.sub(lambda match: repr(match[0])[1:-1], without_secrets(message)))
+        super().__init__(CONTROL.sub(lambda match: repr(match[0])[1:-1], _bounded(without_secrets(message))))
+
+
+def _bounded(message: str) -> str:
+    lines = message.split("\n")
+    shown = [
+        line if (more := len(line) - LONGEST_LINE) <= 0 else f"{line[:LONGEST_LINE]}... ({more:,} characters more)"
+        for line in lines[:MOST_LINES]
+    ]
+    return "\n".join([*shown, f"... and {len(lines) - MOST_LINES:,} lines more"] if lines[MOST_LINES:] else shown)
 
 
 def there_are(name: str, names: Iterable[str]) -> str:

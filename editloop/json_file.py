@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from editloop.errors import EditLoopError
 from editloop.settings_file import setting_faults
+from editloop.text_file import file_bytes
 
 Content = TypeVar("Content", bound=BaseModel)
 
@@ -23,7 +24,7 @@ def read_json(path: Path, advice: str) -> Any:
         EditLoopError: The file cannot be read, or is not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(file_bytes(path))
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         raise EditLoopError(f"{path}: cannot be read as JSON ({reason}). {advice}") from None

@@ -154,11 +154,12 @@ def _import_table(file: Path, candidates: Path, out: Path) -> None:
     from editloop.data.candidates_folder import read_tasks
     from editloop.input_paths import check_complete_folder
     from editloop.lineage.stage_inputs import FOLDERS
+    from editloop.text_file import file_bytes
 
     check_complete_folder("--candidates", candidates, FOLDERS["candidates"])
     tasks = read_tasks(candidates)
     judgements = judgements_of_table(file, tasks)
-    content = file.read_bytes()
+    content = file_bytes(file)
     origin = ImportedData(file.name, "table", {file.name: sha256_bytes(content)}, {})
     write_imported(out, judgements, tasks, origin, candidates / "images", {f"imported{file.suffix}": content})
     print(f"{len(judgements)} judgements")

@@ -10,9 +10,12 @@ from pydantic import ValidationError
 
 from editloop.data.picture_file import first_line
 from editloop.errors import EditLoopError
+from editloop.text_file import path_kind
 
 LONGEST_ROW = 4 * 2**20
 """Characters of a row of a list, or bytes of a line: a conversation with its whole prompt has some thousands."""
+MOST_FAULTS = 10
+"""Faults of a row that are named."""
 CHUNK = 2**20
 """Characters of a list that are read at once."""
 SPACE = " \t\n\r"
@@ -32,6 +35,8 @@ def read_json_rows(file: Path) -> Iterator[JsonRow]:
         EditLoopError: The file cannot be read, or it is a list that is broken or cut off: what follows is lost then.
     """
     try:
+        if kind := path_kind(file):
+            raise EditLoopError(f"{file}: {kind}; give a file of JSON rows.")
         with file.open("rb") as stream:
             start = stream.read(len(codecs.BOM_UTF8)).removeprefix(codecs.BOM_UTF8).lstrip()
             while not start and (start := stream.read(1)):
@@ -49,7 +54,7 @@ def row_faults(error: ValidationError) -> str:
     Args:
         error: Of the row's validation.
     """
-    return "; ".join(map(_rule, error.errors(include_url=False)))
+    return "; ".join(map(_rule, error.errors(include_url=False)[:MOST_FAULTS]))
 
 
 def rows_file(path: Path) -> Path:

@@ -45,8 +45,10 @@ class SecretFreeClient(MlflowClient):
     def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
         super().log_text(run_id, without_secrets(text), artifact_file)
 
-    def create_model_version(self, *arguments: Any, tags: dict[str, Any] | None = None, **options: Any) -> ModelVersion:
-        return super().create_model_version(*arguments, tags=value_without_secrets(tags), **options)
+    def create_model_version(  # type: ignore[override]  # what EditLoop calls
+        self, name: str, source: str, run_id: str | None = None, tags: dict[str, Any] | None = None, **options: Any
+    ) -> ModelVersion:
+        return super().create_model_version(name, source, run_id, value_without_secrets(tags), **options)
 
     def set_model_version_tag(
         self, name: str, version: str | None = None, key: str | None = None, value: Any = None, stage: str | None = None

@@ -15,6 +15,7 @@ from editloop.data.table_file import TableFault, open_table
 from editloop.errors import EditLoopError
 from editloop.evaluation.suites.pictures import PictureLoader
 from editloop.evaluation.suites.suite import ALL, Item
+from editloop.text_file import file_bytes
 
 PICTURES = Path("results/ImagenHub_Text-Guided_IE")
 RATINGS = Path("eval/human_ratings/Text-Guided_IE")
@@ -82,10 +83,12 @@ def read_imagenhub(data: Path, loader: PictureLoader, faults: list[str]) -> list
 
 def _lookup(path: Path) -> dict[str, Any]:
     try:
-        lookup = json.loads(path.read_text())
-    except OSError:
-        raise EditLoopError(f"{path}: no such file; --data is the folder that holds results/ and eval/.") from None
-    except ValueError:
+        lookup = json.loads(file_bytes(path))
+    except OSError as error:
+        raise EditLoopError(
+            f"{path}: cannot be read ({error.strerror}); give the folder with results/ and eval/."
+        ) from None
+    except (ValueError, RecursionError):
         raise EditLoopError(f"{path}: not JSON.") from None
     if not isinstance(lookup, dict) or not all(isinstance(facts, dict) for facts in lookup.values()):
         raise EditLoopError(f"{path}: an object by file names is wanted.")

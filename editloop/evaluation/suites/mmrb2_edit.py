@@ -17,6 +17,7 @@ from editloop.errors import EditLoopError
 from editloop.evaluation.suites.hub_rows import read_rows
 from editloop.evaluation.suites.pictures import PictureLoader
 from editloop.evaluation.suites.suite import REVERSE, Item, Label, PictureRef, pair_item
+from editloop.text_file import file_bytes
 
 FILE = "edit.json"
 COLUMNS = ("pair_id", "prompt_text", "prompt_source", "chosen")
@@ -160,10 +161,10 @@ def _item(pair: _Pair, faults: list[str]) -> Item | None:
 
 def _json_object(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
-    except OSError:
-        raise EditLoopError(f"{path}: no such file.") from None
-    except ValueError as error:
+        content = json.loads(file_bytes(path))
+    except OSError as error:
+        raise EditLoopError(f"{path}: cannot be read ({error.strerror}).") from None
+    except (ValueError, RecursionError) as error:
         raise EditLoopError(f"{path}: not JSON ({first_line(error)}).") from None
     if not isinstance(content, dict):
         raise EditLoopError(f"{path}: a JSON object is wanted.")

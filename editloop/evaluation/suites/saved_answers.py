@@ -15,6 +15,7 @@ from editloop.evaluation.suites.faults import duplicates, raise_faults
 from editloop.evaluation.suites.hub_rows import read_records
 from editloop.evaluation.suites.mmrb2_edit import is_predictions, read_predictions
 from editloop.evaluation.suites.suite import LABELS, Item, Label, Suite
+from editloop.settings_file import shorten
 
 COLUMNS = ("key", "candidate", "score")
 
@@ -143,7 +144,7 @@ def _score_rows(path: Path) -> Iterable[dict[str, Any]]:
     else:
         raise EditLoopError(f"{path}: scores are a .csv, .tsv, .parquet or .jsonl file.")
     if lacking := [column for column in COLUMNS if column not in names]:
-        raise EditLoopError(f"{path}: no column {', '.join(lacking)}; it has {', '.join(names)}.")
+        raise EditLoopError(f"{path}: no column {', '.join(lacking)}; it has {shorten(', '.join(map(str, names)))}.")
     return rows
 
 

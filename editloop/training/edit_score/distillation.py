@@ -35,6 +35,7 @@ from editloop.datasets.splits import split_of
 from editloop.errors import EditLoopError, listed_faults
 from editloop.models.edit_score.scores import SCALE, overall
 from editloop.progress import track
+from editloop.text_file import file_bytes
 
 ROWS_FILE = "taught-{split}.jsonl"
 ROW_FAULTS_LISTED = 20
@@ -210,7 +211,7 @@ def _checked_rows(file: Path, top: int) -> dict[str, list[TeacherRow]]:
     first_lines: dict[tuple[str, str], int] = {}
     pictures: dict[Path, str] = {}
     try:
-        lines = file.read_text().split("\n")
+        lines = file_bytes(file).decode().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise EditLoopError(f"{file}: not a readable file of JSON lines ({error}).") from error
     for number, line in enumerate(track(lines, description="teacher's rows"), start=1):
