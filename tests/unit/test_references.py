@@ -32,7 +32,8 @@ from editloop.evaluation.oracle import oracle_of_group
 from editloop.evaluation.suites.opening import open_suite
 from editloop.models.editors.candidates import write_given_candidates
 from editloop.selection.propose import run_propose
-from editloop.studies.world.scenes import random_edit, write_edits
+from editloop.studies.world import two_sources
+from editloop.studies.world.scenes import COLOURS, Scene, Shape, draw_scene, random_edit, write_edits
 from editloop.studies.world.stand_ins import add_candidates
 from editloop.studies.world.two_sources import random_transfer, write_transfers
 from pipelines.inputs import split_edits
@@ -98,15 +99,25 @@ def test_the_same_images_and_instruction_are_one_task(pictures: Path) -> None:
 
 def test_a_drawn_task_is_known_from_its_second_image_alone() -> None:
     rng = np.random.default_rng(0)
-    drawn = [random_transfer(rng) for _ in range(50)]
+    drawn = [random_transfer(rng) for _ in range(200)]
     for transfer in drawn:
+        kind = transfer.instruction.split()[2]
+        (shape,) = [shape for shape in transfer.reference_scene.shapes.values() if shape.kind == kind]
         changed = (transfer.target != transfer.source).any(axis=-1)
         assert 0 < changed.mean() < 0.5, "one quarter of the source changes"
-        assert not np.array_equal(transfer.reference, transfer.source)
-        colours = {tuple(pixel) for pixel in transfer.reference.reshape(-1, 3).tolist()}
         middle = np.argwhere(changed).mean(axis=0).round().astype(int)
-        assert tuple(transfer.target[middle[0], middle[1]].tolist()) in colours, "the shape has its colour of image 2"
+        assert tuple(transfer.target[middle[0], middle[1]].tolist()) == COLOURS[shape.colour]
+        np.testing.assert_array_equal(transfer.reference, draw_scene(transfer.reference_scene))
+    kinds = [[shape.kind for shape in transfer.reference_scene.shapes.values()] for transfer in drawn]
+    assert any(len(set(names)) < len(names) for names in kinds), "an image may have two shapes of another kind"
     assert len({transfer.instruction for transfer in drawn}) > 8
+
+
+def test_the_second_image_of_a_drawn_task_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = Scene("white", {0: Shape("circle", "red")}), Scene("grey", {0: Shape("square", "blue")})
+    scenes = [first, first, first, second]
+    monkeypatch.setattr(two_sources, "random_scene", lambda rng: scenes.pop(0))
+    assert random_transfer(np.random.default_rng(0)).reference_scene == second
 
 
 def test_drawn_tasks_are_the_same_bytes_again(tmp_path: Path) -> None:
