@@ -231,7 +231,33 @@ def test_a_preference_that_says_the_opposite_later_is_left_out(tmp_path: Path, p
 
     report = imported(tmp_path, edited(tmp_path, "pairwise", again), mapping_file(tmp_path, "pairwise"), pictures)
     assert any("contradicts other answers on out/0-" in fault for fault in report.skipped)
+    assert report.rows == 4, "of six answers one has no preference and one contradicts"
     assert ratings(tmp_path, pictures)["0-a", "anna"] == (4, 4)
+
+
+def test_the_first_of_two_pictures_is_pairwises_left_one(tmp_path: Path, pictures: Path) -> None:
+    named = {"images": {"one": "first", "two": "second"}, "editors": {"one": "model_1", "two": "model_2"}}
+    imported(tmp_path, EXPORTS / "pairwise.json", mapping_file(tmp_path, "pairwise", **named), pictures)
+    assert ratings(tmp_path, pictures) == RATINGS["pairwise"]
+
+
+def test_a_key_of_the_data_that_is_also_a_control_is_told_apart_in_csv(tmp_path: Path, pictures: Path) -> None:
+    """An export as CSV calls the key `_data_second`."""
+    (tmp_path / "export.csv").write_text(
+        "_data_second,annotation_id,annotator,first,id,instruction,second,source\n"
+        "out/0-b.png,1,anna@team.org,out/0-a.png,1,Edit.,Better,in/0.png\n"
+    )
+    settings = {
+        "source": "source",
+        "instruction": "instruction",
+        "images": {"one": "first", "two": "second"},
+        "preferences": {"if": "second", "vq": "second"},
+        "choices": {"Better": "two", "Worse": "one"},
+        "ranks": {2: [4, 2]},
+    }
+    (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(settings))
+    imported(tmp_path, tmp_path / "export.csv", tmp_path / "mapping.yaml", pictures)
+    assert ratings(tmp_path, pictures) == {("0-a", "anna"): (2, 2), ("0-b", "anna"): (4, 4)}
 
 
 def test_a_choice_of_one_of_many_says_of_the_others_what_the_mapping_says(tmp_path: Path, pictures: Path) -> None:

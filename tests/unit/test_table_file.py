@@ -188,6 +188,17 @@ def test_faults_of_rows_have_the_line_where_the_row_begins(tmp_path: Path) -> No
         open_table(write(tmp_path / "t.csv", b"a,,b\n"))
 
 
+def test_the_line_that_names_the_delimiter_is_counted(tmp_path: Path) -> None:
+    rows = list(open_table(write(tmp_path / "t.csv", b'sep=|\na|b\n1|2\n"x\ny"|2\nz\n')).rows)
+    assert [row.line for row in rows] == [3, 4, 6]
+
+
+def test_the_delimiter_is_the_one_by_which_columns_are_known(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", b"item;rater;a,b,c,d\nx;y;1,5\n")
+    assert open_table(path, ("item", "rater")).columns == ("item", "rater", "a,b,c,d")
+    assert len(open_table(path).columns) == 4
+
+
 def test_parquet_is_a_table_too(tmp_path: Path) -> None:
     rows = [{"Item": "a", "if": 3.0, "vq": None}, {"Item": "b", "if": float("nan"), "vq": 2}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
