@@ -18,6 +18,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 
+import pyarrow as pa
 from PIL import _imaging
 
 from editloop.content import sha256_file, sha256_json
@@ -247,13 +248,29 @@ def _drop_cut_line(journal: Path) -> None:
 def _pool() -> Iterator[ThreadPoolExecutor]:
     """A thread a processor. Rows that have not begun when the block ends are not begun."""
     threads = os.cpu_count() or 1
-    pool, kept_before = ThreadPoolExecutor(threads, "pictures"), _imaging.get_blocks_max()
-    _imaging.set_blocks_max(BLOCKS_KEPT * threads)
+    pool = ThreadPoolExecutor(threads, "pictures")
+    with _kept_memory(BLOCKS_KEPT * threads):
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _kept_memory(blocks: int) -> Iterator[None]:
+    """Let Pillow keep memory of images, and Arrow take its memory from the C library.
+
+    The library keeps freed memory by the size of the pieces that it hands out. Arrow's are large enough that it also
+    keeps what numpy and zlib need for a picture; otherwise the system clears each page of it anew, a tenth of the time.
+    """
+    blocks_before, arrow_before = _imaging.get_blocks_max(), pa.default_memory_pool()
+    _imaging.set_blocks_max(blocks)
+    pa.set_memory_pool(pa.system_memory_pool())
     try:
-        yield pool
+        yield
     finally:
-        pool.shutdown(cancel_futures=True)
-        _imaging.set_blocks_max(kept_before)
+        _imaging.set_blocks_max(blocks_before)
+        pa.set_memory_pool(arrow_before)
 
 
 def _ordered(

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, _imaging
 from typer.testing import CliRunner
 
 from annotation.formats import editreward_import, import_folders
@@ -205,3 +205,12 @@ def test_the_command_prints_what_came_in_and_what_was_left_out(tmp_path: Path) -
     assert "left out:" in done.output
     with pytest.raises(EditLoopError, match="1 row with faults; nothing was written"):
         CliRunner().invoke(app, ["ratings", "import", str(PUBLISHED), *arguments, "--strict"], catch_exceptions=False)
+
+
+def test_an_import_leaves_the_process_its_memory_settings(tmp_path: Path) -> None:
+    before = _imaging.get_blocks_max(), pa.default_memory_pool().backend_name
+    path = write_rows(tmp_path / "rows.parquet", [row(0), row(1) | {"instruction": " "}])
+    import_pairs(path, tmp_path / "c", tmp_path / "j")
+    with pytest.raises(EditLoopError):
+        import_pairs(path, tmp_path / "c2", tmp_path / "j2", strict=True)
+    assert (_imaging.get_blocks_max(), pa.default_memory_pool().backend_name) == before
