@@ -14,7 +14,8 @@ from components.editor_dpo.stage import learn_from_pairs
 from components.editor_eval.declaration import EditorEvalParameters
 from components.editor_eval.stage import run_editor_eval
 from components.editor_sft.stage import fine_tune
-from editloop.content import complete_folder, sha256_file, sha256_json
+from editloop import models
+from editloop.content import complete_folder, read_manifest, sha256_file, sha256_json
 from editloop.data.candidates_folder import read_tasks
 from editloop.data.edits_file import EditRow, read_edits
 from editloop.data.picture_file import load_image
@@ -32,6 +33,7 @@ from editloop.models.judge_protocol import EditGroup
 from editloop.training.editor_dpo.settings import DpoSettings, read_dpo_preset
 from editloop.training.editor_dpo.training_task import PairTrainingTask
 from editloop.training.editor_rl import iteration as rl_iteration
+from editloop.training.editor_rl import preflight
 from editloop.training.editor_rl.build_algorithm import build_algorithm
 from editloop.training.editor_rl.iteration import Iteration
 from editloop.training.editor_rl.preflight import check_job
@@ -195,6 +197,20 @@ class TestRefusals:
                 settings=read_dpo_preset("smallest"),
                 facts={},
             )
+
+    @pytest.mark.parametrize("name", ["edit_reward/weights/tiny-reward", "edit_score/weights/tiny-score"])
+    def test_a_reward_that_reads_one_source_before_a_training_starts(
+        self, name: str, edits: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        judge = Path(models.__file__).parent / name
+        source = RewardSource(str(judge), judge.name, str(read_manifest(judge)["sha256"]), judge)
+        monkeypatch.setattr(preflight, "check_size", lambda *arguments: None)
+        rows = read_edits(edits)
+        with pytest.raises(
+            EditLoopError, match=f"reward {judge.name}: it reads one source .* task row-1 has 1 reference"
+        ):
+            check_job(rows, rows, folder, source, RlSettings(), [], 1)
+        check_job(rows[:1], rows[:1], folder, source, RlSettings(), [], 1)
 
     def test_a_judge_that_reads_one_source(self, edits: Path) -> None:
         rows = read_edits(edits)
