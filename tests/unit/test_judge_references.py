@@ -70,7 +70,7 @@ class TestChunks:
         judge = PixelJudge()
         scores = score_in_chunks(judge, [replace(GROUP, references=()), GROUP, replace(GROUP, references=())])
         assert [bool(score.missing) for score in scores] == [False, False, True, True, False, False]
-        assert "kitchen-1: 2 reference images; pixel-judge" in scores[2].missing
+        assert "reference images, and pixel-judge 111111111111 reads one source" in scores[2].missing
         assert judge.sizes == [[2, 2]]
 
     def test_edits_that_are_judged_alone_keep_their_references(self) -> None:

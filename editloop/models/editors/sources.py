@@ -128,7 +128,7 @@ def check_references(editor: Editor, tasks: Iterable[tuple[str, int]]) -> None:
     if beyond:
         name, count = beyond
         raise EditLoopError(
-            f"{name}: {count} reference images, and {editor.settings.pipeline} takes {most or 'none'} besides the "
+            f"{name}: {count} reference image(s), and {editor.settings.pipeline} takes {most or 'none'} besides the "
             "source (`most_references`). Leave such tasks out, or take an editor of several sources: "
             "Qwen-Image-Edit-Plus, FLUX.2, OmniGen2."
         )
