@@ -156,17 +156,15 @@ def takes_references(judge: Judge) -> bool:
     return bool(getattr(judge, "takes_references", False))
 
 
-def no_place_for_references(judge: Judge, key: str, references: int) -> str:
-    """Return why a judge cannot score the edits of a task with reference images.
+def no_place_for_references(judge: Judge) -> str:
+    """Return why a judge cannot score the edits of tasks with reference images: the same for all, to be counted.
 
     Args:
         judge: The judge.
-        key: Name of the task.
-        references: Number of its reference images.
     """
     return (
-        f"{key or 'a group'}: {references} reference images; {judge.name} {judge.version[:12]} reads one source and "
-        "one edit (a model of `paired` images, or a judge that does not say `takes_references`). Use another judge"
+        f"the task has reference images, and {judge.name} {judge.version[:12]} reads one source and one edit: it is a "
+        "model of `paired` pictures, or a judge that does not say `takes_references`"
     )
 
 

@@ -36,7 +36,7 @@ def score_in_chunks(judge: Judge, groups: Sequence[EditGroup]) -> list[Score]:
     can_judge = [takes_references(judge) or not group.references for group in groups]
     judged = iter(_scores(judge, [group for group, can in zip(groups, can_judge, strict=True) if can]))
     return [
-        next(judged) if can else Score(missing=no_place_for_references(judge, group.key, len(group.references)))
+        next(judged) if can else Score(missing=no_place_for_references(judge))
         for group, can in zip(groups, can_judge, strict=True)
         for _ in group.edits
     ]

@@ -123,7 +123,7 @@ class TestReferences:
 
 def test_paired_pictures_have_no_place_for_references():
     model = tiny_score(pictures="paired")
-    with pytest.raises(EditLoopError, match=r"2 reference images; .*`paired` pictures.*`pictures: separate`"):
+    with pytest.raises(EditLoopError, match=r"2 reference image\(s\); .*`paired` pictures.*`pictures: separate`"):
         model.rows.ask(several_sources()[0])
 
 

@@ -14,11 +14,16 @@ from components.editor_dpo.stage import learn_from_pairs
 from components.editor_eval.declaration import EditorEvalParameters
 from components.editor_eval.stage import run_editor_eval
 from components.editor_sft.stage import fine_tune
-from editloop.content import complete_folder
-from editloop.data.edits_file import read_edits
+from editloop import models
+from editloop.content import complete_folder, read_manifest, sha256_file, sha256_json
+from editloop.data.candidates_folder import read_tasks
+from editloop.data.edits_file import EditRow, read_edits
+from editloop.data.picture_file import load_image
 from editloop.errors import EditLoopError
+from editloop.evaluation import second_opinion
 from editloop.evaluation.editors import HeldOut, judge_scores
-from editloop.models.editors.candidates import write_candidates
+from editloop.evaluation.gates.settings import IndependentJudge
+from editloop.models.editors.candidates import noise_seed, write_candidates
 from editloop.models.editors.opening import open_editor
 from editloop.models.editors.pipeline_editor import PipelineEditor
 from editloop.models.editors.sampling import edit, working_picture
@@ -27,6 +32,7 @@ from editloop.models.judge_protocol import EditGroup
 from editloop.training.editor_dpo.settings import DpoSettings, read_dpo_preset
 from editloop.training.editor_dpo.training_task import PairTrainingTask
 from editloop.training.editor_rl import iteration as rl_iteration
+from editloop.training.editor_rl import preflight
 from editloop.training.editor_rl.build_algorithm import build_algorithm
 from editloop.training.editor_rl.iteration import Iteration
 from editloop.training.editor_rl.preflight import check_job
@@ -37,7 +43,7 @@ from editloop.training.editor_rl.settings import RlSettings
 from editloop.training.editor_rl.trained_weights import TrainedWeights
 from editloop.training.editor_sft.settings import SftSettings, read_sft_preset
 from editloop.training.editor_sft.training_task import EditTrainingTask
-from editloop.training.encoding_store import GIGABYTE, EncodingStore
+from editloop.training.encoding_store import GIGABYTE, EncodingStore, encoding_key
 from tests.pair_datasets import write_pairs
 from tests.pixel_judge import SourcesJudge
 from tests.tiny_editors import KINDS, build_tiny_editor, write_tiny_editor
@@ -50,9 +56,14 @@ REFERENCES = [(), ((48, 48),), ((64, 32), (32, 64)), ((48, 48),), ((32, 64), (64
 
 
 @pytest.fixture(scope="module")
-def editor(tmp_path_factory: pytest.TempPathFactory) -> PipelineEditor:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_editor("klein-distilled", tmp_path_factory.mktemp("editor") / "klein")
+
+
+@pytest.fixture(scope="module")
+def editor(folder: Path) -> PipelineEditor:
     torch.set_num_threads(1)
-    return open_editor(write_tiny_editor("klein-distilled", tmp_path_factory.mktemp("editor") / "klein"))
+    return open_editor(folder)
 
 
 @pytest.fixture
@@ -126,7 +137,9 @@ class TestRefusals:
         expected = 0 if kind.startswith(ONE_SOURCE) else 2 if kind.startswith("qwen") else 3
         assert tiny.most_references == expected
         references = [np.stack(pictures(1, 64, 64))] * (expected + 1)
-        with pytest.raises(EditLoopError, match=rf"a batch: {expected + 1} reference images, and \w+Pipeline\w* takes"):
+        with pytest.raises(
+            EditLoopError, match=rf"a batch: {expected + 1} reference image\(s\), and \w+Pipeline\w* takes"
+        ):
             tiny.encode(["make it red"], np.stack(pictures(1, 64, 64)), references)
 
     def test_settings_may_allow_fewer_but_not_more_than_the_class(self) -> None:
@@ -137,9 +150,7 @@ class TestRefusals:
 
     def test_the_message_names_the_task_the_editor_and_the_rule(self, editor: PipelineEditor) -> None:
         check_references(editor, [("a", 3)])
-        message = (
-            r"b: 4 reference images, and Flux2KleinPipeline takes 3 besides the source \(`most_references`\)\. Leave"
-        )
+        message = r"b: 4 reference image\(s\), and Flux2KleinPipeline takes 3 besides the source \(`most"
         with pytest.raises(EditLoopError, match=message):
             check_references(editor, [("a", 3), ("b", 4), ("c", 5)])
         with pytest.raises(EditLoopError, match="FluxKontextPipeline takes none"):
@@ -147,7 +158,7 @@ class TestRefusals:
 
     @pytest.fixture
     def refused(self) -> Any:
-        return pytest.raises(EditLoopError, match="row-1: 1 reference images, and FluxKontextPipeline takes none")
+        return pytest.raises(EditLoopError, match=r"row-1: 1 reference image\(s\), and FluxKontextPipeline takes none")
 
     def test_candidates(self, edits: Path, tmp_path: Path, refused: Any) -> None:
         with refused:
@@ -176,7 +187,9 @@ class TestRefusals:
             HeldOut(read_edits(edits), open_editor("tiny-editor"), steps=1, guidance=None, batch=4)
 
     def test_pairs(self, tmp_path: Path) -> None:
-        with pytest.raises(EditLoopError, match="task train-0: 1 reference images, and FluxKontextPipeline takes none"):
+        with pytest.raises(
+            EditLoopError, match=r"task train-0: 1 reference image\(s\), and FluxKontextPipeline takes none"
+        ):
             learn_from_pairs(
                 write_pairs(tmp_path / "pairs", references=pictures(1, 48, 48)),
                 tmp_path / "out",
@@ -184,6 +197,20 @@ class TestRefusals:
                 settings=read_dpo_preset("smallest"),
                 facts={},
             )
+
+    @pytest.mark.parametrize("name", ["edit_reward/weights/tiny-reward", "edit_score/weights/tiny-score"])
+    def test_a_reward_that_reads_one_source_before_a_training_starts(
+        self, name: str, edits: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        judge = Path(models.__file__).parent / name
+        source = RewardSource(str(judge), judge.name, str(read_manifest(judge)["sha256"]), judge)
+        monkeypatch.setattr(preflight, "check_size", lambda *arguments: None)
+        rows = read_edits(edits)
+        with pytest.raises(
+            EditLoopError, match=f"reward {judge.name}: it reads one source .* task row-1 has 1 reference"
+        ):
+            check_job(rows, rows, folder, source, RlSettings(), [], 1)
+        check_job(rows[:1], rows[:1], folder, source, RlSettings(), [], 1)
 
     def test_a_judge_that_reads_one_source(self, edits: Path) -> None:
         rows = read_edits(edits)
@@ -215,11 +242,16 @@ class TestTrainings:
             torch.testing.assert_close(task.condition.parts, expected.parts, atol=1e-5, rtol=1e-5)
 
     def test_other_references_are_another_encoding(self, editor: PipelineEditor, edits: Path, tmp_path: Path) -> None:
-        rows = read_edits(edits)
-        turned = [replace(row, references=row.references[::-1]) for row in rows]
-        store = EncodingStore(tmp_path / "encodings", most_bytes=GIGABYTE)
-        keys = [{Prompts(each, editor, store, seed=0)._key(at) for at in range(5)} for each in (rows, turned)]
-        assert len(keys[0] & keys[1]) == 3, "those of one reference or none"
+        row, other = read_edits(edits)[1:4:2]
+        rows = [row, replace(row, references=other.references), replace(row, references=())]
+        rows.append(replace(row, references=row.references * 2))
+        prompts = Prompts(rows, editor, EncodingStore(tmp_path / "encodings", most_bytes=GIGABYTE), seed=0)
+        assert prompts.source_sizes[0] == prompts.source_sizes[1]
+        assert len({prompts._key(at) for at in range(4)}) == 4
+        sizes: list[list[tuple[int, int]]] = [[], [(48, 48)], [(32, 32)]]
+        assert len({encoding_key("a", (32, 64), [row.source], each) for each in sizes}) == 3
+        as_before = sha256_json(["a", (32, 64), sha256_file(row.source)])
+        assert encoding_key("a", (32, 64), [row.source]) == as_before
 
     def test_the_reward_of_rl_is_that_of_all_sources(
         self, editor: PipelineEditor, edits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -275,6 +307,53 @@ class TestTrainings:
         found = task.encoded("train", 0).condition
         assert (found.size, found.references) == ((32, 64), ((48, 48),))
         torch.testing.assert_close(found.parts, expected.parts, atol=1e-5, rtol=1e-5)
+
+    def test_candidates_are_edits_of_all_sources(
+        self, editor: PipelineEditor, folder: Path, edits: Path, tmp_path: Path
+    ) -> None:
+        write_candidates(edits, tmp_path / "out", editor=str(folder), per_task=1, steps=1)
+        made = {task.name: task for task in read_tasks(tmp_path / "out")}
+        for row in read_edits(edits):
+            (candidate,) = made[row.id].candidates
+            assert candidate.seed is not None
+            found = np.asarray(Image.open(tmp_path / "out" / "images" / f"{candidate.image}.png"))
+            assert np.abs(found.astype(int) - self.alone(editor, row, candidate.seed).astype(int)).max() <= 1
+
+    def test_an_evaluation_edits_and_judges_all_sources(
+        self, editor: PipelineEditor, folder: Path, edits: Path, tmp_path: Path
+    ) -> None:
+        with complete_folder(tmp_path / "tuned") as out:
+            editor.save(out / "editor")
+        parameters = EditorEvalParameters(base=str(folder), gate="open", steps=1)
+        run_editor_eval(edits, tmp_path / "tuned", tmp_path / "out", parameters)
+        for number, row in enumerate(read_edits(edits)):
+            expected = self.alone(editor, row, noise_seed(0, sha256_json([row.id]), 0))
+            for name in ("base", "tuned"):
+                found = np.asarray(Image.open(tmp_path / "out" / "contact-sheet" / f"{number}-{name}.png"))
+                assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1, (row.id, name)
+
+    def alone(self, editor: PipelineEditor, row: EditRow, seed: int) -> np.ndarray:
+        """The edit of a row by itself."""
+        source, *references = (working_picture(editor, Image.open(path)) for path in (row.source, *row.references))
+        return edit(editor, [row.instruction], [source], seeds=[seed], references=[references], steps=1)[0]
+
+    def test_a_second_opinion_is_about_all_sources(self, edits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        rows, asked = read_edits(edits), list[EditGroup]()
+
+        class Judge(SourcesJudge):
+            def judge(self, groups: Any) -> Any:
+                asked.extend(groups)
+                return super().judge(groups)
+
+        monkeypatch.setattr(second_opinion, "open_judge", lambda address: Judge())
+        (opinion,) = second_opinion.second_opinions([IndependentJudge(judge="models:/x@champion")], rows, "c" * 64)
+        shown = np.stack(pictures(5, 32, 64))
+        opinion.observe(0, rows, shown, shown, shown // 2)
+        for group, row in zip(asked, rows, strict=True):
+            assert all(
+                np.array_equal(one, load_image(path))
+                for one, path in zip(group.references, row.references, strict=True)
+            )
 
     def test_held_out_tasks_are_edited_and_judged_with_their_references(
         self, editor: PipelineEditor, edits: Path

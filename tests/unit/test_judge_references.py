@@ -1,6 +1,7 @@
 """Reference images on their way to judges: files, batches, the server and its client, endpoints."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -31,6 +32,7 @@ from editloop.scoring.score_file import ScoringSettings, score_edits
 from editloop.scoring.server_client import JudgeClientSettings, ServedJudge
 from editloop.scoring.server_messages import ScoreRequest
 from editloop.scoring.server_settings import Limits
+from editloop.scoring.serving.app import DecodedRequest
 from editloop.scoring.serving.waiting import QueuedRequest, merge_by_task
 from editloop.scoring.serving.worker import ModelFacts, _receive_groups, _send_groups
 from editloop.studies.tiny_models.backbone import byte_tokenizer, tiny_config
@@ -68,7 +70,7 @@ class TestChunks:
         judge = PixelJudge()
         scores = score_in_chunks(judge, [replace(GROUP, references=()), GROUP, replace(GROUP, references=())])
         assert [bool(score.missing) for score in scores] == [False, False, True, True, False, False]
-        assert "kitchen-1: 2 reference images; pixel-judge" in scores[2].missing
+        assert "reference images, and pixel-judge 111111111111 reads one source" in scores[2].missing
         assert judge.sizes == [[2, 2]]
 
     def test_edits_that_are_judged_alone_keep_their_references(self) -> None:
@@ -135,6 +137,15 @@ class TestServer:
         turned = replace(GROUP, references=list(GROUP.references)[::-1])
         self.ask(worker, self.body(GROUP), self.body(turned))
         assert [[int(one[0, 0, 0]) for one in group.references] for group in worker.groups] == [[10, 20], [20, 10]]
+
+    def test_requests_with_other_references_are_other_tasks(self) -> None:
+        def task(group: EditGroup) -> str:
+            body = ScoreRequest.model_validate(self.body(group))
+            return DecodedRequest(body, 10**6, threading.Event()).task
+
+        turned = replace(GROUP, references=list(GROUP.references)[::-1])
+        tasks = [task(group) for group in (GROUP, turned, replace(GROUP, references=()))]
+        assert len(set(tasks)) == 3
 
     def test_references_cross_the_pipe_to_a_worker(self) -> None:
         sending, receiving = Pipe()
@@ -245,17 +256,35 @@ class TestScoreFile:
         assert reasons[2] is not None
         assert reasons[2].startswith("references[1]: ")
 
-    def test_a_reference_that_was_changed_is_scored_again(self, edits: Path, tmp_path: Path) -> None:
+    def test_a_reference_that_is_gone_is_noticed_when_a_call_goes_on(self, edits: Path, tmp_path: Path) -> None:
+        lines = edits.read_text().splitlines()
+        edits.write_text("\n".join(lines[::-1]) + "\n")
+        with pytest.raises(JudgeUnavailableError):
+            score_edits(self.stops(), edits, tmp_path / "scores.parquet", ScoringSettings(part_tasks=1))
+        (tmp_path / "y.png").unlink()
+        assert [score is None for score in self.overall(edits, tmp_path / "scores.parquet")] == [
+            True,
+            True,
+            False,
+            False,
+        ]
+
+    def stops(self) -> SourcesJudge:
+        """A judge that is away when it is asked about a task of one source."""
+
         class Stops(SourcesJudge):
             def judge(self, groups: Sequence[EditGroup]) -> Any:
                 if not groups[0].references:
                     raise JudgeUnavailableError("http://judge: 503, no worker")
                 return super().judge(groups)
 
+        return Stops()
+
+    def test_a_reference_that_was_changed_is_scored_again(self, edits: Path, tmp_path: Path) -> None:
         lines = edits.read_text().splitlines()
         edits.write_text("\n".join(lines[::-1]) + "\n")
         with pytest.raises(JudgeUnavailableError):
-            score_edits(Stops(), edits, tmp_path / "scores.parquet", ScoringSettings(part_tasks=1))
+            score_edits(self.stops(), edits, tmp_path / "scores.parquet", ScoringSettings(part_tasks=1))
         before = SourcesJudge().judge([EditGroup("do", picture(0), [picture(1)], "", (picture(100), picture(200)))])
         time.sleep(0.05)
         Image.fromarray(picture(250)).save(tmp_path / "y.png")

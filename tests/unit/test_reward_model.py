@@ -160,7 +160,9 @@ class TestReferences:
 def test_a_pair_of_frames_has_no_place_for_references(several_sources):
     judge = RewardJudge(built("qwen2.5-vl", "paired"), "v")
     group = replace(several_sources[2], key="kitchen-1")
-    with pytest.raises(EditLoopError, match=r"kitchen-1: 3 reference images; .*`paired`.*Use one of order `official`"):
+    with pytest.raises(
+        EditLoopError, match=r"kitchen-1: 3 reference image\(s\); .*`paired`.*Use one of order `official`"
+    ):
         judge.judge([group])
 
 

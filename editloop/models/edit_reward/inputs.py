@@ -156,9 +156,9 @@ class InputMaker:
     def _check_references(self, group: EditGroupLike) -> None:
         if self.settings.order == "paired" and group.references:
             raise EditLoopError(
-                f"{group.key or 'a group'}: {len(group.references)} reference images; a reward model of order `paired` "
-                "reads source and edit as the two frames of one image, and has no place for others. Use one of order "
-                "`official` or `rubric-first`."
+                f"{group.key or 'a group'}: {len(group.references)} reference image(s); a reward model of order "
+                "`paired` reads source and edit as the two frames of one image, and has no place for others. Use one "
+                "of order `official` or `rubric-first`."
             )
 
     def _read_texts(self, instruction: str, references: int) -> list[list[int]]:

@@ -160,7 +160,7 @@ class RowMaker:
             return [((*sources, edit), edit) for edit in edits]
         if group.references:
             raise EditLoopError(
-                f"{group.key or 'a group'}: {len(group.references)} reference images; a model that shows `paired` "
+                f"{group.key or 'a group'}: {len(group.references)} reference image(s); a model that shows `paired` "
                 "pictures reads source and edit as the two frames of one image, and has no place for others. Use one "
                 "with `pictures: separate`."
             )

@@ -124,7 +124,7 @@ def references_fault(editor: Editor, count: int) -> str:
     if count <= most:
         return ""
     return (
-        f"{count} reference images, and {editor.settings.pipeline} takes {most or 'none'} besides the source "
+        f"{count} reference image(s), and {editor.settings.pipeline} takes {most or 'none'} besides the source "
         "(`most_references`). Leave such tasks out, or take an editor of several sources: Qwen-Image-Edit-Plus, "
         "FLUX.2, OmniGen2"
     )

@@ -10,6 +10,8 @@ from editloop.evaluation.editors import ORACLE
 from editloop.json_file import read_json_record
 from editloop.models.edit_reward.model import SETTINGS as REWARD_SETTINGS
 from editloop.models.edit_reward.settings import RewardSettings
+from editloop.models.edit_score.checkpoints import SETTINGS as SCORE_SETTINGS
+from editloop.models.edit_score.settings import EditScoreSettings
 from editloop.models.editors.opening import outline_editor
 from editloop.models.editors.sources import working_sizes
 from editloop.models.editors.task_check import check_rows
@@ -58,6 +60,10 @@ def check_job(
         for sizes in {*working_sizes(practised, outline, settings.area), *working_sizes(held_out, outline)}:
             check_size(reward_source.name, reward, sizes.source)
         check_judge_reads(reward_source.name, reward.order != "paired", [*practised, *held_out])
+    score_file = reward_source.folder / SCORE_SETTINGS
+    if score_file.is_file():
+        pictures = EditScoreSettings.model_validate_json(score_file.read_text()).pictures
+        check_judge_reads(reward_source.name, pictures != "paired", [*practised, *held_out])
     for address in watch:
         check_watcher(address, held_out, reward_source)
 

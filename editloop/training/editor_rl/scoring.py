@@ -224,8 +224,8 @@ def check_judge_reads(name: str, reads: bool, rows: Sequence[EditRow]) -> None:
     if row is not None and not reads:
         raise EditLoopError(
             f"reward {name}: it reads one source and one edit, and task {row.id} has {len(row.references)} reference "
-            "images, so that it would score another task. Take a judge that reads them (EditReward of order `official` "
-            "or `rubric-first`, EditScore with `pictures: separate`), or leave these tasks out."
+            "image(s), so that it would score another task. Take a judge that reads them (EditReward of order "
+            "`official` or `rubric-first`, EditScore with `pictures: separate`), or leave these tasks out."
         )
 
 
