@@ -17,7 +17,7 @@ from editloop.content import complete_folder, read_manifest, write_json
 from editloop.data.candidates_folder import read_tasks
 from editloop.data.edits_file import EditRow, read_edits
 from editloop.data.held_out import hold_out
-from editloop.data.picture_file import file_picture_sha256, load_image, picture_sha256, store_png
+from editloop.data.picture_file import file_picture_sha256, load_image, picture_sha256, read_picture, store_png
 from editloop.data.shared_pictures import shared_picture_groups
 from editloop.data.vocabulary import Candidate, EditTask, Judgement, task_id
 from editloop.datasets.build import rebuild_dataset, write_dataset
@@ -347,12 +347,14 @@ def test_references_are_pictures_that_training_data_hold(candidates: Path, tmp_p
     assert parts == {"image 2"}
 
 
-def test_the_team_s_suite_says_that_a_task_has_further_images(candidates: Path, tmp_path: Path) -> None:
+def test_the_items_of_the_team_s_suite_have_their_tasks_references(candidates: Path, tmp_path: Path) -> None:
     write_dataset(judge(candidates, tmp_path / "judged"), candidates, tmp_path / "data")
     tasks = {task.task_id: task for task in read_tasks(candidates)}
     items = open_suite("heldout", tmp_path / "data").items
-    assert {len(item.further) for item in items} == {0, 1}
-    assert all(len(item.further) == len(tasks[item.key].references) for item in items)
+    assert {len(item.references) for item in items} == {0, 1}
+    for item in items:
+        pictures = [picture_sha256(read_picture(one.read(), one.name)) for one in item.references]
+        assert tuple(pictures) == tasks[item.key].references
 
 
 def test_a_large_reference_is_no_tiny_picture(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def _tasks(data: Path, loader: PictureLoader) -> list[tuple[Item, Scores]]:
             candidates=tuple(str(row.values["candidate_id"]) for row in members),
             source=source,
             edits=tuple(edit for edit in edits if edit),
-            further=tuple(reference for reference in references if reference),
+            references=tuple(reference for reference in references if reference),
         )
         rated_items.append((item, ratings))
     return rated_items
