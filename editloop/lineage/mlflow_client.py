@@ -6,6 +6,7 @@ from typing import Any
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
+from mlflow.tracking._model_registry import DEFAULT_AWAIT_MAX_SLEEP_SECONDS
 from mlflow.utils.async_logging.run_operations import RunOperations
 
 from editloop.addresses import value_without_secrets, without_secrets
@@ -45,10 +46,25 @@ class SecretFreeClient(MlflowClient):
     def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
         super().log_text(run_id, without_secrets(text), artifact_file)
 
+<<<<<<< HEAD
     def create_model_version(  # type: ignore[override]  # what EditLoop calls
         self, name: str, source: str, run_id: str | None = None, tags: dict[str, Any] | None = None, **options: Any
+=======
+    def create_model_version(
+        self,
+        name: str,
+        source: str,
+        run_id: str | None = None,
+        tags: dict[str, Any] | None = None,
+        run_link: str | None = None,
+        description: str | None = None,
+        await_creation_for: int = DEFAULT_AWAIT_MAX_SLEEP_SECONDS,
+        model_id: str | None = None,
+>>>>>>> guards
     ) -> ModelVersion:
-        return super().create_model_version(name, source, run_id, value_without_secrets(tags), **options)
+        return super().create_model_version(
+            name, source, run_id, value_without_secrets(tags), run_link, description, await_creation_for, model_id
+        )
 
     def set_model_version_tag(
         self, name: str, version: str | None = None, key: str | None = None, value: Any = None, stage: str | None = None
