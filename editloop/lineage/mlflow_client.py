@@ -46,10 +46,6 @@ class SecretFreeClient(MlflowClient):
     def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
         super().log_text(run_id, without_secrets(text), artifact_file)
 
-<<<<<<< HEAD
-    def create_model_version(  # type: ignore[override]  # what EditLoop calls
-        self, name: str, source: str, run_id: str | None = None, tags: dict[str, Any] | None = None, **options: Any
-=======
     def create_model_version(
         self,
         name: str,
@@ -60,7 +56,6 @@ class SecretFreeClient(MlflowClient):
         description: str | None = None,
         await_creation_for: int = DEFAULT_AWAIT_MAX_SLEEP_SECONDS,
         model_id: str | None = None,
->>>>>>> guards
     ) -> ModelVersion:
         return super().create_model_version(
             name, source, run_id, value_without_secrets(tags), run_link, description, await_creation_for, model_id
