@@ -5,6 +5,8 @@ EditScore-RL-Data is `rl.jsonl` and pictures, a task a line; `meta_data` is JSON
     {"task_type": "background", "instruction": ..., "input_images": ["images/0.png"], "meta_data": "{...}",
      "target_img_size": [512, 512]}
 
+The first of several `input_images` is the source, and the others are references.
+
 Edit-R1's prompts are `train_metadata.jsonl` and `test_metadata.jsonl`:
 
     {"prompt": ..., "image": "images/a.png", "requirement": ...}
@@ -27,7 +29,7 @@ from editloop.data.data_origin import published_path_fault, write_origin
 from editloop.data.edits_file import LONGEST_INSTRUCTION, printable_json, stated_path
 from editloop.data.json_rows import count_lines, read_json_rows, row_faults, rows_file
 from editloop.data.row_import import SKIPPED, PictureStore, Reader, RowImport
-from editloop.data.vocabulary import task_id
+from editloop.data.vocabulary import MOST_REFERENCES, task_id
 from editloop.errors import EditLoopError, there_are
 
 PublishedFormat = Literal["editscore-rl", "edit-r1"]
@@ -41,8 +43,8 @@ class PublishedEdit(NamedTuple):
     instruction: str
     task: str
     """The kind of edit."""
-    source: str
-    """Path of the source image, as the row states it."""
+    images: tuple[str, ...]
+    """Paths of the source image and of the reference images, as the row states them."""
 
 
 Parser = Callable[[dict[str, Any]], PublishedEdit | str]
@@ -55,7 +57,7 @@ class ImportedEdits(NamedTuple):
     rows: int
     """Rows of the edits file."""
     sources: int
-    """Source images."""
+    """Source and reference images."""
     left_out: dict[str, int]
     """Rows of kinds that were not asked for, by kind."""
     skipped: tuple[str, ...]
@@ -104,16 +106,20 @@ def import_published_edits(
     with (rows.work / "edits.jsonl").open("w", encoding="utf-8") as lines:
         reader, total = _reader(parse, leave_out), count_lines(file)
         for location, value in rows.store_rows(reader, _store_edit, "edits imported", total):
-            instruction, task, name, sha256, file_sha256 = value
-            key = task_id(sha256, instruction)
+            instruction, task, stored = value
+            source, *references = (sha256 for _, sha256, _ in stored)
+            key = task_id(source, instruction, references)
             if key in first:
-                rows.skip(location, f"same source and instruction as {first[key]}")
+                rows.skip(location, f"same sources and instruction as {first[key]}")
                 continue
             first[key] = location
-            pictures[name] = file_sha256
-            sources.add(sha256)
+            pictures |= {name: file_sha256 for name, _, file_sha256 in stored}
+            sources |= {source, *references}
             edit = {"id": f"{file.stem[:100]}-{location.rpartition(' ')[2]}", "task": task, "instruction": instruction}
-            lines.write(json.dumps(edit | {"source": f"images/{sha256}.png"}, ensure_ascii=False) + "\n")
+            edit["source"] = f"images/{source}.png"
+            if references:
+                edit["references"] = [f"images/{reference}.png" for reference in references]
+            lines.write(json.dumps(edit, ensure_ascii=False) + "\n")
     rows.check(len(first), strict=strict)
     facts: dict[str, Any] = {"edits": len(first), "sources": len(sources), "left_out": left_out}
     with complete_folder(output, facts) as folder:
@@ -150,8 +156,8 @@ def _reader(parse: Parser, leave_out: Collection[str]) -> Reader[tuple[Path, Pub
     return lambda file, skip: islice(rows(file), skip, None)
 
 
-def _store_edit(row: tuple[Path, PublishedEdit], pictures: PictureStore) -> list[str] | str:
-    """Store a row's source; the values of the row, or what is wrong with it."""
+def _store_edit(row: tuple[Path, PublishedEdit], pictures: PictureStore) -> list[Any] | str:
+    """Store a row's source and references; the values of the row, or what is wrong with it."""
     folder, edit = row
     if not edit.instruction.strip():
         return "instruction: empty"
@@ -159,11 +165,16 @@ def _store_edit(row: tuple[Path, PublishedEdit], pictures: PictureStore) -> list
         return f"instruction: {len(edit.instruction):,} characters; at most {LONGEST_INSTRUCTION:,}"
     if len(edit.task) > LONGEST_TASK:
         return f"kind of edit: {len(edit.task):,} characters; at most {LONGEST_TASK}"
-    stated = f"source = {printable_json(edit.source)}"
-    if fault := published_path_fault(folder, edit.source):
-        return f"{stated}: {fault}"
-    stored = pictures.put(stated_path(folder, edit.source), stated)
-    return [edit.instruction.strip(), edit.task, edit.source, stored.sha256, stored.file_sha256]
+    stored: dict[str, list[str]] = {}
+    for number, name in enumerate(edit.images):
+        stated = f"{f'references[{number - 1}]' if number else 'source'} = {printable_json(name)}"
+        if fault := published_path_fault(folder, name):
+            return f"{stated}: {fault}"
+        picture = pictures.put(stated_path(folder, name), stated)
+        if picture.sha256 in stored:
+            return f"{stated}: the same picture as {stored[picture.sha256][0]!r}"
+        stored[picture.sha256] = [name, picture.sha256, picture.file_sha256]
+    return [edit.instruction.strip(), edit.task, list(stored.values())]
 
 
 def _editscore_edit(value: dict[str, Any]) -> PublishedEdit | str:
@@ -175,9 +186,9 @@ def _editscore_edit(value: dict[str, Any]) -> PublishedEdit | str:
         return row_faults(error)
     except (ValueError, RecursionError, KeyError, TypeError):
         return "instruction: neither there nor in meta_data"
-    if len(row.input_images) != 1:
-        return f"input_images: {len(row.input_images)} pictures; an edit is made of one source"
-    return PublishedEdit(str(instruction), (row.task_type or "").strip() or "edit", row.input_images[0])
+    if not 1 <= len(row.input_images) <= 1 + MOST_REFERENCES:
+        return f"input_images: {len(row.input_images)} pictures; an edit is made of 1 to {1 + MOST_REFERENCES}"
+    return PublishedEdit(str(instruction), (row.task_type or "").strip() or "edit", tuple(row.input_images))
 
 
 def _edit_r1_edit(value: dict[str, Any]) -> PublishedEdit | str:
@@ -185,7 +196,7 @@ def _edit_r1_edit(value: dict[str, Any]) -> PublishedEdit | str:
         row = _EditR1Row.model_validate(value)
     except ValidationError as error:
         return row_faults(error)
-    return PublishedEdit(row.prompt, "edit", row.image)
+    return PublishedEdit(row.prompt, "edit", (row.image,))
 
 
 FORMATS: dict[PublishedFormat, Parser] = {

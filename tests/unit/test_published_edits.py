@@ -56,6 +56,16 @@ def test_the_published_layout_becomes_edits_of_the_kinds_that_are_asked_for(tmp_
     assert [edit.task for edit in read_edits(tmp_path / "s")] == ["background", "subject_remove", "style"]
 
 
+def test_further_input_images_are_references(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "d", [row(0, input_images=["images/2.jpg", "images/0.jpg", "images/3.jpg"]), row(1)])
+    assert import_published_edits(data, "editscore-rl", tmp_path / "e")[:2] == (2, 3)
+    first, second = read_edits(tmp_path / "e")
+    names = {file_picture_sha256(data / "images" / f"{number}.jpg"): number for number in range(4)}
+    assert [names[file_picture_sha256(path)] for path in (first.source, *first.references)] == [2, 0, 3]
+    assert second.references == ()
+    assert len((tmp_path / "e" / "SHA256SUMS").read_text().splitlines()) == 4
+
+
 def test_edit_r1s_prompts_are_imported_a_file_at_a_time(tmp_path: Path) -> None:
     report = import_published_edits(EDIT_R1 / "train_metadata.jsonl", "edit-r1", tmp_path / "e")
     assert report == (2, 2, {}, ())
@@ -94,8 +104,12 @@ FAULTS = {
     "no instruction": ({"instruction": None}, "instruction: neither there nor in meta_data"),
     "blank instruction": ({"instruction": "  "}, "instruction: empty"),
     "long instruction": ({"instruction": "x" * 2001}, r"instruction: 2,001 characters; at most 2,000"),
-    "no pictures": ({"input_images": []}, "input_images: 0 pictures; an edit is made of one source"),
-    "several pictures": ({"input_images": ["images/0.jpg"] * 2}, "input_images: 2 pictures"),
+    "no pictures": ({"input_images": []}, "input_images: 0 pictures; an edit is made of 1 to 4"),
+    "too many pictures": ({"input_images": ["images/0.jpg"] * 5}, "input_images: 5 pictures"),
+    "a picture twice": (
+        {"input_images": ["images/0.jpg"] * 2},
+        r'references\[0\] = "images/0\.jpg": the same picture as \'images/0\.jpg\'',
+    ),
     "pictures missing": ({"input_images": None}, "input_images = 'None'"),
     "no such file": ({"input_images": ["images/9.jpg"]}, 'source = "images/9.jpg": no such file below'),
     "outside": ({"input_images": ["../outside.png"]}, r'source = "\.\./outside\.png": leaves the folder'),
@@ -107,7 +121,7 @@ FAULTS = {
     "a folder": ({"input_images": ["images"]}, "no such file below"),
     "the same edit": (
         {"instruction": "As style 0", "input_images": ["images/0.jpg"]},
-        "same source and instruction as",
+        "same sources and instruction as",
     ),
     "long kind": ({"task_type": "x" * 201}, "kind of edit: 201 characters; at most 200"),
 }
