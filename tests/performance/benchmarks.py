@@ -118,6 +118,7 @@ BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (
     *edit_score_speed.BENCHMARKS,
     *vision_speed.BENCHMARKS,
     *loader_speed.BENCHMARKS,
+    import_scale.speed,
     *editor_suite_speed.BENCHMARKS,
     *rl_speed.BENCHMARKS,
     *rl_trainer.BENCHMARKS,
