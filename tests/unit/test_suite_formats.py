@@ -257,5 +257,5 @@ def test_a_file_of_another_suite_a_broken_file_and_no_file_are_told(tmp_path: Pa
         open_suite("imagenet", tmp_path)
     with pytest.raises(EditLoopError, match=r"neither human_ratings_pairwise\.json"):
         open_suite("aurora-bench", tmp_path)
-    with pytest.raises(EditLoopError, match=r"dataset_lookup\.json: no such file"):
+    with pytest.raises(EditLoopError, match=r"dataset_lookup\.json: cannot be read \(No such file"):
         open_suite("imagenhub", tmp_path)
