@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from editloop.data.vocabulary import MOST_REFERENCES
-from editloop.models.editors.pipeline_editor import PipelineEditor, without_control
+from editloop.models.editors.control_tokens import without_control
+from editloop.models.editors.pipeline_editor import PipelineEditor
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.settings import Size
 from editloop.models.editors.sources import condition_on

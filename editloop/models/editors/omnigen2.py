@@ -13,10 +13,10 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from editloop.data.vocabulary import MOST_REFERENCES
+from editloop.models.editors.control_tokens import without_control
 from editloop.models.editors.omnigen2_network import MOST_SOURCES, OmniGen2Transformer2DModel
 from editloop.models.editors.own_editor import OwnEditor
 from editloop.models.editors.own_pipeline import OwnPipeline
-from editloop.models.editors.pipeline_editor import without_control
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.qwen_processor import PictureProcessor, chat_text
 from editloop.models.editors.settings import Size

@@ -34,25 +34,6 @@ SOURCE_PATH_KEY = "_name_or_path"
 """Key under which diffusers records, in each configuration, the folder that a part was read from."""
 
 
-def without_control(instructions: Sequence[str], tokenizer: Any) -> list[str]:
-    """Return the instructions after checking that none spells out a control token, which a chat template would obey.
-
-    Args:
-        instructions: The instructions to check.
-        tokenizer: The tokenizer whose special tokens count, named and unnamed ones, except that for unknown words.
-
-    Raises:
-        EditLoopError: An instruction contains a control token.
-    """
-    unnamed = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    control = sorted({*tokenizer.all_special_tokens, *unnamed} - {tokenizer.unk_token})
-    for text in instructions:
-        for token in control:
-            if token in text:
-                raise EditLoopError(f"instruction {text[:60]!r}: {token} steers the text encoder; write it otherwise.")
-    return list(instructions)
-
-
 class PipelineEditor(ABC):
     """An `Editor` over a pipeline with a `transformer`, a `vae` and a flow-matching Euler scheduler."""
 

@@ -17,10 +17,10 @@ from torch.nn import functional
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from editloop.errors import EditLoopError
+from editloop.models.editors.control_tokens import without_control
 from editloop.models.editors.network_files import PartReader
 from editloop.models.editors.own_editor import OwnEditor
 from editloop.models.editors.own_pipeline import OwnPipeline
-from editloop.models.editors.pipeline_editor import without_control
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.qwen_processor import PictureProcessor, chat_text
 from editloop.models.editors.settings import Size
