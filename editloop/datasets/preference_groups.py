@@ -140,6 +140,11 @@ class PreferenceGroups(Sequence[PreferenceGroup]):
     def __len__(self) -> int:
         return len(self._tasks)
 
+    @property
+    def have_references(self) -> bool:
+        """Whether some task of the dataset has reference images."""
+        return REFERENCES in self._columns
+
     def sizes(self) -> list[tuple[str, int]]:
         """Return task id and number of candidates of each group, without reading images."""
         return [(task, len(self._places[task])) for task in self._tasks]

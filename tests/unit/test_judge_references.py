@@ -21,6 +21,7 @@ from editloop.data.edits_file import read_edits
 from editloop.data.picture_file import load_image
 from editloop.data.png_encoding import encode_png
 from editloop.datasets.preference_groups import PreferenceGroups
+from editloop.errors import EditLoopError
 from editloop.models.edit_reward.model import RewardModel
 from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.judge_protocol import REFERENCE_NOTE, EditGroup, JudgeUnavailableError, note_on_references
@@ -202,6 +203,15 @@ class TestTrainings:
         task = AnswerTrainingTask(model, {"train": read_training_edits(dataset, "train", 25)})
         tensors = task.batch("train", [0]).tensors
         assert len(tensors["image_grid_thw"]) == 4
+
+    def test_a_training_of_order_paired_is_refused_before_it_begins(self, dataset: Path) -> None:
+        tokenizer = byte_tokenizer()
+        settings = RewardSettings(order="paired", side=32, rubrics=(), instruction_tokens=32)
+        model = RewardModel(Qwen2_5_VLModel(tiny_config("qwen2.5-vl", tokenizer)), tokenizer, settings)
+        splits = {split: PreferenceGroups(dataset, split, targets=False) for split in ("train", "validation")}
+        job = TrainingJob.model_construct(dataset=dataset)
+        with pytest.raises(EditLoopError, match="tasks have reference images; a reward model of order `paired`"):
+            RewardTrainingTask(model, splits, job)  # type: ignore[arg-type]
 
     def test_edit_reward_learns_from_trees_of_all_sources(self, dataset: Path) -> None:
         settings = RewardSettings(rubrics=("{instruction}", "clean {instruction}"), min_pixels=1024, max_pixels=1024)
