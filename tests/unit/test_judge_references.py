@@ -33,7 +33,7 @@ from editloop.scoring.score_file import ScoringSettings, score_edits
 from editloop.scoring.server_client import JudgeClientSettings, ServedJudge
 from editloop.scoring.server_messages import ScoreRequest
 from editloop.scoring.server_settings import Limits
-from editloop.scoring.serving.app import DecodedRequest
+from editloop.scoring.serving.decoder_pool import Decoder
 from editloop.scoring.serving.waiting import QueuedRequest, merge_by_task
 from editloop.scoring.serving.worker import ModelFacts, _receive_groups, _send_groups
 from editloop.studies.tiny_models.backbone import byte_tokenizer, tiny_config
@@ -140,13 +140,18 @@ class TestServer:
         assert [[int(one[0, 0, 0]) for one in group.references] for group in worker.groups] == [[10, 20], [20, 10]]
 
     def test_requests_with_other_references_are_other_tasks(self) -> None:
-        def task(group: EditGroup) -> str:
-            body = ScoreRequest.model_validate(self.body(group))
-            return DecodedRequest(body, 10**6, threading.Event()).task
-
+        decoder = Decoder(Limits(), 60.0)
         turned = replace(GROUP, references=list(GROUP.references)[::-1])
-        tasks = [task(group) for group in (GROUP, turned, replace(GROUP, references=()))]
-        assert len(set(tasks)) == 3
+        groups = (GROUP, turned, replace(GROUP, references=()))
+        try:
+            decoded = [decoder.decode(json.dumps(self.body(group)).encode(), threading.Event()) for group in groups]
+        finally:
+            decoder.stop()
+        assert len({request.task for request in decoded}) == 3
+        for group, request in zip(groups, decoded, strict=True):
+            np.testing.assert_array_equal(request.source, group.source)
+            np.testing.assert_array_equal(request.references, np.array(group.references))
+            np.testing.assert_array_equal(request.edits, np.array(group.edits))
 
     def test_references_cross_the_pipe_to_a_worker(self) -> None:
         sending, receiving = Pipe()
