@@ -35,6 +35,7 @@ from editloop.scoring.judge_file import read_judge_file
 from editloop.scoring.score_table import read_facts
 from editloop.settings_file import read_yaml, validate_settings
 from editloop.terminal import text_console
+from editloop.text_file import file_bytes
 from editloop.training.edit_score.distillation import import_distillation_rows
 from tests.pixel_judge import picture
 
@@ -188,6 +189,21 @@ def test_a_reader_refuses_what_no_honest_file_is(reader: str, content: str, tmp_
     message = str(caught.value)
     assert len(message) < 8000, message[:500]
     assert all(line.isprintable() for line in message.splitlines())
+
+
+@pytest.mark.parametrize(("kind", "words"), [("pipe", "a pipe"), ("device", "a device")])
+def test_what_is_no_file_is_not_read_at_all(kind: str, words: str, tmp_path: Path) -> None:
+    plant(tmp_path / "x", kind)
+    with pytest.raises(OSError) as caught, soon():  # noqa: PT011 - its strerror follows
+        file_bytes(tmp_path / "x")
+    assert caught.value.strerror == words
+
+
+def test_no_more_is_read_than_a_reader_takes(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(bytes(3000))
+    assert file_bytes(tmp_path / "x", 3000) == bytes(3000)
+    with pytest.raises(OSError, match="larger than 2 KiB"):
+        file_bytes(tmp_path / "x", 2999)
 
 
 def test_a_message_is_bounded_whatever_it_lists() -> None:
