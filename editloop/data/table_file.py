@@ -14,6 +14,7 @@ import io
 import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -232,7 +233,7 @@ def _table(name: str, records: Iterator[tuple[int, list[str]]], known: Sequence[
     if columns and not columns[0]:
         columns[0] = first
     faults = [f"column {number} has no name" for number, column in enumerate(columns, start=1) if not column]
-    faults += [f"column {column!r} stands twice" for column in dict.fromkeys(columns) if columns.count(column) > 1]
+    faults += [f"column {column!r} stands twice" for column, count in Counter(columns).items() if column and count > 1]
     if faults:
         raise EditLoopError(f"{name}:{line}: {'; '.join(faults)}. Give each column a name of its own.")
     return Table(name, tuple(columns), _rows(records, columns))

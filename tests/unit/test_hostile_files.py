@@ -248,7 +248,7 @@ def test_a_campaigns_guidelines_are_a_file_of_text(kind: str, tmp_path: Path) ->
 
 def published_pairs(path: Path) -> None:
     """Read pairs, whose faults come one by one."""
-    for pair in read_pairs(path):
+    for _, pair in read_pairs(path):
         if isinstance(pair, str):
             raise EditLoopError(pair)
 

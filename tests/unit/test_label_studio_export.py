@@ -123,7 +123,7 @@ def test_options_that_do_not_fit_the_format_are_refused(judged: Judged, tmp_path
     from annotation.formats.judgements_folder import ImportedData, write_imported
 
     candidates, tasks, judgements = judged(1)
-    origin = ImportedData("ratings", "imported.json", b"{}")
+    origin = ImportedData("ratings.csv", "table", {"ratings.csv": "0" * 64}, {})
     write_imported(tmp_path / "j", judgements, tasks, origin, candidates / "images")
     for options, message in (
         (["--format", "editreward", "--out", "o"], "--candidates is missing: --format editreward shows pictures"),
