@@ -203,10 +203,6 @@ def store(lineage: Lineage) -> Path:
     return lineage.artifact(lineage.version().run_id, "model*/weights.safetensors")
 
 
-def cache(lineage: Lineage) -> Path:
-    return registry.fetch_version(lineage.version()) / "weights.safetensors"
-
-
 def signature(lineage: Lineage) -> Path:
     return lineage.artifact(lineage.version().run_id, f"model*{registry.SIGNATURE}")
 
@@ -231,7 +227,6 @@ MODEL_FAULTS: dict[str, tuple[str, Fault]] = {
         lambda it: it.deleted(registry.promotions(REWARD)[-1].run_id),
     ),
     "a byte of the model": ("model content", lambda it: it.changed(store(it))),
-    "a byte of the model in the cache": ("model content", lambda it: it.changed(cache(it))),
     "another model's digest": ("model content", lambda it: it.remarked("editloop.sha256", "0" * 64)),
     "a signature that was changed": ("signature", lambda it: it.changed(signature(it))),
     "a training run that is gone": ("training run", lambda it: it.deleted(it.version().run_id)),
