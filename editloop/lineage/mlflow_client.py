@@ -22,7 +22,8 @@ class SecretFreeClient(MlflowClient):
         tags: dict[str, Any] | None = None,
         run_name: str | None = None,
     ) -> Run:
-        return super().create_run(experiment_id, start_time, value_without_secrets(tags), run_name)
+        tags = value_without_secrets(tags)
+        return super().create_run(experiment_id, start_time=start_time, tags=tags, run_name=run_name)
 
     def set_tag(self, run_id: str, key: str, value: Any, synchronous: bool | None = None) -> RunOperations | None:
         return super().set_tag(run_id, key, value_without_secrets(value), synchronous)
