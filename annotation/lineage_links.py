@@ -17,10 +17,12 @@ from annotation.campaigns.labelling import config_sha256
 from annotation.campaigns.lead_queue import snapshot
 from annotation.campaigns.locating import campaign_files
 from annotation.campaigns.record import CampaignRecord, read_records
-from editloop.content import sha256_bytes
+from editloop.content import sha256_bytes, sha256_json
+from editloop.data.data_origin import DataOrigin
 from editloop.datasets.votes import DECISIONS, JUDGEMENTS, Votes, read_votes
 from editloop.lineage import tracking
 from editloop.lineage.chain import Chain, Gap, finished_run, look_up
+from editloop.lineage.data_links import edits_link
 from editloop.lineage.kept_artifacts import fetch_logged_files
 from infra.settings import service_settings
 
@@ -31,7 +33,7 @@ EXPORT, VOTE_FILES = "export.json", (JUDGEMENTS, DECISIONS)
 def judgement_links(chain: Chain, facts: dict[str, Any], votes: Votes | None = None) -> None:
     """Add the links from a dataset to its judgements, label export, campaign, answers, candidates and annotators.
 
-    For imported ratings the chain ends at the imported file.
+    For imported ratings the chain ends at the files that were imported.
 
     Args:
         chain: The chain to extend.
@@ -44,13 +46,26 @@ def judgement_links(chain: Chain, facts: dict[str, Any], votes: Votes | None = N
     if facts.get("campaign_key"):
         _collect_links(chain, facts, votes)
     else:
-        chain.add("judgements", str(facts.get("judgements_sha256")))
-        if not facts.get("export_sha256"):
-            raise Gap("imported ratings: the dataset names neither a campaign nor a file that its ratings came from")
-        chain.add("imported ratings", f"{facts['export_sha256']} (a file from elsewhere: here the chain ends)")
+        _import_links(chain, facts)
     if not facts.get("annotators"):
         raise Gap("annotators: the dataset names none")
     chain.add("annotators", ", ".join(facts["annotators"]))
+
+
+def _import_links(chain: Chain, facts: dict[str, Any]) -> None:
+    """Add the links of imported ratings: judgements, candidates, the origin, and the files that were read."""
+    chain.add("judgements", str(facts.get("judgements_sha256")))
+    if not facts.get("export_sha256"):
+        raise Gap("imported ratings: the dataset names neither a campaign nor a file that its ratings came from")
+    if not facts.get("origin"):  # imported by an earlier version
+        chain.add("imported ratings", f"{facts['export_sha256']} (a file from elsewhere: here the chain ends)")
+        return
+    if sha256_json(facts["origin"]) != facts["export_sha256"]:
+        raise Gap(f"imported ratings: the origin that the dataset states is not {facts['export_sha256']}")
+    origin = look_up("imported ratings", lambda: DataOrigin.model_validate(facts["origin"]))
+    chain.add("candidates", f"{facts.get('candidates_sha256')} (imported with the ratings)")
+    chain.add("imported ratings", str(facts["export_sha256"]))
+    chain.add("source files", origin.text())
 
 
 def _collect_links(chain: Chain, facts: dict[str, Any], votes: Votes | None) -> None:
@@ -139,6 +154,8 @@ def _candidates(chain: Chain, facts: dict[str, Any], campaign: Campaign) -> None
     if not runs and (deleted := tracking.find_runs(tags, stage="candidates", deleted=True, limit=1)):
         raise Gap(f"candidates: run {deleted[0].info.run_id}, which made {sha256}, was deleted; restore it in MLflow")
     chain.add("candidates", f"{sha256} ({f'run {runs[0].info.run_id}' if runs else 'made outside the loop'})")
+    if runs:
+        edits_link(chain, runs[0])
 
 
 def _figure(alpha: float | None) -> str:

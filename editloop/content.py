@@ -17,7 +17,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from editloop.addresses import value_without_secrets
 from editloop.errors import EditLoopError
+from editloop.text_file import file_bytes
 
 MANIFEST = "manifest.json"
 RESTORE = "Restore it, or run the step that writes the folder again."
@@ -202,11 +204,11 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> str:
 
     Args:
         folder: The folder. A manifest that is there is replaced.
-        facts: Stored in the manifest.
+        facts: Stored in the manifest, addresses in them without secrets.
     """
     files = file_digests(folder)
     sha256 = sha256_json(files)
-    write_json(folder / MANIFEST, {"sha256": sha256, "files": files, "facts": facts})
+    write_json(folder / MANIFEST, {"sha256": sha256, "files": files, "facts": value_without_secrets(facts)})
     return sha256
 
 
@@ -248,7 +250,7 @@ def read_manifest(folder: Path, *, check: bool = False, skip: Collection[str] = 
 
 def _parse_manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = json.loads(file_bytes(path))
     except (OSError, ValueError, RecursionError) as error:
         raise EditLoopError(f"{path}: cannot be read ({str(error).splitlines()[0]}). {RESTORE}") from error
     kinds = {"sha256": str, "files": dict, "facts": dict}

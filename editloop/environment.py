@@ -10,17 +10,31 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import SecretStr, ValidationError
+from pydantic import AfterValidator, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from editloop.addresses import has_secrets
 from editloop.errors import EditLoopError
 from editloop.settings_file import shorten
 
 PREFIX = "EDITLOOP_"
 NAMED_FIELD = re.compile(r'field "(\w+)"')
 """Finds the field in pydantic-settings' message about a text that it cannot parse."""
+
+
+def _public_address(address: str) -> str:
+    if has_secrets(address):
+        raise ValueError(
+            "a password or a token in an address that is written into pages, tags and files; give it by a variable of "
+            "its own"
+        )
+    return address
+
+
+PublicAddress = Annotated[str, AfterValidator(_public_address)]
+"""An address that may be written down, and read again: it holds no secrets."""
 
 
 def login_name() -> str:

@@ -4,24 +4,41 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-"""Control characters other than the end of a line."""
+from editloop.addresses import without_secrets
+
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+"""Control characters other than the end of a line, and those that turn the direction of text around, separate lines, or
+show nothing. Joiners stay: some languages and pictographs need them."""
+
+LONGEST_LINE, MOST_LINES = 3000, 300
+"""Characters of a line of a message, and its lines; the rest is counted. Who lists all names of a hostile file fills a
+terminal, a log and MLflow's tags."""
 
 
 class EditLoopError(Exception):
     """Something a user can mend: the message names the thing, its value, the rule and the next step.
 
     The command line prints the message alone and exits with 1; any other exception is a defect and keeps its traceback.
-    Control characters of a value in the message are shown, not obeyed by the terminal.
+    Control characters of a value in the message are shown, not obeyed by the terminal. Secrets in addresses are hidden,
+    also where the message quotes another program.
     """
 
     def __init__(self, message: str):
-        """Keep the message with its control characters escaped, apart from ends of lines.
+        """Keep the message with its control characters escaped, apart from ends of lines, and without secrets.
 
         Args:
             message: One line, or a heading with a line for each fault.
         """
-        super().__init__(CONTROL.sub(lambda match: repr(match[0])[1:-1], message))
+        super().__init__(CONTROL.sub(lambda match: repr(match[0])[1:-1], _bounded(without_secrets(message))))
+
+
+def _bounded(message: str) -> str:
+    lines = message.split("\n")
+    shown = [
+        line if (more := len(line) - LONGEST_LINE) <= 0 else f"{line[:LONGEST_LINE]}... ({more:,} characters more)"
+        for line in lines[:MOST_LINES]
+    ]
+    return "\n".join([*shown, f"... and {len(lines) - MOST_LINES:,} lines more"] if lines[MOST_LINES:] else shown)
 
 
 def there_are(name: str, names: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ import logging
 import sys
 from typing import Literal, TextIO
 
+from editloop.addresses import without_secrets
 from editloop.environment import EnvironmentSettings
 
 LOGGER = "editloop"
@@ -25,6 +26,13 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
         super().emit(record)
+
+
+class _SecretFreeFormatter(logging.Formatter):
+    """Hides the secrets of addresses, in tracebacks too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
 
 
 def log_to_stderr(*, with_time: bool = False) -> None:
@@ -47,10 +55,13 @@ def log_to_stderr(*, with_time: bool = False) -> None:
         handler = RichHandler(
             console=Console(stderr=True), show_time=has_time, show_level=has_time, show_path=is_debug, markup=False
         )
+        handler.setFormatter(_SecretFreeFormatter())
     else:
         place = " %(name)s:" if is_debug else ""
         handler = _StderrHandler()
-        handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s{place} %(message)s" if has_time else None))
+        handler.setFormatter(
+            _SecretFreeFormatter(f"%(asctime)s %(levelname)s{place} %(message)s" if has_time else None)
+        )
     logger = logging.getLogger(LOGGER)
     logger.handlers = [handler]
     logger.setLevel(level)

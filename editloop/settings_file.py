@@ -17,6 +17,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 LONGEST_VALUE = 80
 """Characters of a value in a message."""
+MOST_FAULTS = 50
+"""Faults of settings that are named; the others are counted."""
 LARGEST_YAML = 2**18
 """Bytes of the largest YAML file: about two seconds to read."""
 DEEPEST = 32
@@ -157,7 +159,8 @@ def setting_faults(error: ValidationError, model: type[BaseModel]) -> list[str]:
         error: What pydantic found.
         model: Class of the settings, for the nearest name of a key that does not exist.
     """
-    return [_fault(details, model) for details in error.errors()]
+    named = [_fault(details, model) for details in error.errors()[:MOST_FAULTS]]
+    return [*named, *([f"and {more:,} faults more"] if (more := error.error_count() - MOST_FAULTS) > 0 else [])]
 
 
 def shorten(value: object) -> str:

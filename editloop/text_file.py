@@ -1,5 +1,6 @@
-"""One reader for text files that people write: a regular file of bounded size, in UTF-8."""
+"""Readers for files from outside: a regular file of bounded size, and one for text that people write, in UTF-8."""
 
+import errno
 import os
 import re
 import stat
@@ -9,6 +10,8 @@ from editloop.errors import EditLoopError
 
 LARGEST_TEXT = 4 * 2**20
 """Bytes of the largest file that is read as text: far more than a person writes, far less than memory."""
+LARGEST_DATA = 2**30
+"""Bytes of the largest file of JSON or text that is read whole."""
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]")
 """Control characters, apart from tabs and what may end a line or a page."""
 BOM = "\ufeff"
@@ -35,6 +38,26 @@ def path_kind(path: Path) -> str | None:
     return None if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "no file")
 
 
+def file_bytes(path: Path, largest: int = LARGEST_DATA) -> bytes:
+    """Return the bytes of a regular file. Nothing else is read: a device or a pipe could give bytes, or wait, for ever.
+
+    Args:
+        path: The file, or a link to it.
+        largest: Most bytes that it may have.
+
+    Raises:
+        OSError: It is missing, no regular file, too large, or cannot be read. Its `strerror` says so.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        mode = os.fstat(stream.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, KINDS.get(stat.S_IFMT(mode), "no file"), str(path))
+        data = stream.read(largest + 1)
+    if len(data) > largest:
+        raise OSError(errno.EFBIG, f"larger than {largest >> 10} KiB", str(path))
+    return data
+
+
 def read_text_file(path: Path, largest: int = LARGEST_TEXT) -> str:
     """Return the text of a file that a person wrote, without a byte order mark.
 
@@ -49,19 +72,17 @@ def read_text_file(path: Path, largest: int = LARGEST_TEXT) -> str:
             One line.
     """
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
-            mode = os.fstat(stream.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise EditLoopError(f"{path}: {KINDS.get(stat.S_IFMT(mode), 'no file')}. Give a text file.")
-            data = stream.read(largest + 1)
+        data = file_bytes(path, largest)
     except IsADirectoryError:
         raise EditLoopError(f"{path}: a folder. Give a text file.") from None
     except OSError as error:
+        if error.errno == errno.EINVAL and error.strerror in KINDS.values():
+            raise EditLoopError(f"{path}: {error.strerror}. Give a text file.") from None
+        if error.errno == errno.EFBIG:
+            raise EditLoopError(f"{path}: {error.strerror}, so it is another file. Give a text file.") from None
         raise EditLoopError(f"{path}: cannot be read ({error.strerror}). Give a text file.") from error
     except ValueError as error:  # a NUL in the path
         raise EditLoopError(f"{path}: no path ({error}). Give a text file.") from error
-    if len(data) > largest:
-        raise EditLoopError(f"{path}: larger than {largest >> 10} KiB, so it is another file. Give a text file.")
     try:
         text = data.decode("utf-8").removeprefix(BOM)
     except UnicodeDecodeError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 
+from editloop.addresses import without_secrets
 from editloop.datasets.repository_check import check_dataset_repository
 from editloop.datasets.settings import DatasetSettings
 from editloop.errors import EditLoopError
@@ -30,6 +31,10 @@ class Check:
     """What the check saw, such as a version or a path."""
     advice: str = ""
     """What to do where the check is not ok."""
+
+    def __post_init__(self) -> None:
+        """Hide the secrets of addresses."""
+        object.__setattr__(self, "state", without_secrets(self.state))
 
 
 def check_machine(home: Path) -> list[Check]:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from editloop.addresses import has_secrets
+from editloop.environment import PublicAddress
 from editloop.settings_file import FrozenModel, find_preset, read_settings
 
 PROFILES = Path(__file__).with_name("profiles")
@@ -128,7 +130,7 @@ class Storage(ProfileModel):
 
     pipeline_root: str = Field(pattern=r"^(s3|gs|minio)://")
     """Address below which KFP keeps what steps write."""
-    endpoint: str = ""
+    endpoint: PublicAddress = ""
     """Address of an S3 server that is not AWS's."""
     region: str = "us-east-1"
 
@@ -153,7 +155,7 @@ class Profile(ProfileModel):
     """Namespace in which runs and their pods are."""
     service_account: ObjectName
     """Account that the steps' pods run as."""
-    kfp_url: str = Field(pattern=r"^https?://")
+    kfp_url: PublicAddress = Field(pattern=r"^https?://")
     """Address of Kubeflow Pipelines' UI, for links that people follow."""
     storage: Storage
     variables: dict[Variable, str] = Field(default_factory=dict)
@@ -176,6 +178,8 @@ class Profile(ProfileModel):
         for name in self.variables:
             if re.search(r"TOKEN|PASSWORD|SECRET|ACCESS_KEY", name):
                 raise ValueError(f"variables.{name}: looks like a secret; name the Secret that holds it in `secrets`")
+            if has_secrets(self.variables[name]):
+                raise ValueError(f"variables.{name}: a password in an address; name a Secret with it in `secrets`")
         return self
 
     def resources(self, stage: str) -> StageResources:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr
 
-from editloop.environment import EnvironmentSettings
+from editloop.environment import EnvironmentSettings, PublicAddress
 
 DEFAULT_IMAGE = "editloop:latest"
 """Container image of pods where no other is named. It has the project installed."""
@@ -16,16 +16,16 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 class ServiceSettings(EnvironmentSettings):
     """Addresses and credentials of the services that stages use."""
 
-    label_studio_url: str | None = None
+    label_studio_url: PublicAddress | None = None
     """Address of Label Studio, such as http://127.0.0.1:8080."""
-    label_studio_public_url: str | None = None
+    label_studio_public_url: PublicAddress | None = None
     """Address of Label Studio in people's browsers, for the links that they follow; else label_studio_url."""
     label_studio_token: SecretStr | None = None
     """API token of the account that owns the campaigns."""
     annotators_file: Path | None = None
     """JSON file (mode 600) with the accounts that EditLoop creates for annotators. Without it, annotators join Label
     Studio on their own, and EditLoop has no passwords of theirs."""
-    pictures: str | None = None
+    pictures: PublicAddress | None = None
     """Where Label Studio finds the images of campaigns: the folder that is its LOCAL_FILES_DOCUMENT_ROOT, or
     s3://bucket/prefix (endpoint and credentials: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)."""
 

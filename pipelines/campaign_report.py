@@ -16,7 +16,7 @@ from annotation.quality.quality_page import quality_page
 from editloop.content import RESTORE, read_manifest, write_file, write_json
 from editloop.data.candidates_folder import read_lines, read_tasks
 from editloop.data.vocabulary import CHECK_KINDS, CannotJudge, Decision, Judgement, Page
-from editloop.json_file import read_json
+from editloop.json_file import read_json_object
 from infra.settings import service_settings
 
 
@@ -70,7 +70,7 @@ def saved_report(folder: Path, candidates: Path | None) -> QualityReport:
         EditLoopError: The folder is not complete.
     """
     read_manifest(folder)
-    summary = read_json(folder / "summary.json", RESTORE)
+    summary = read_json_object(folder / "summary.json", RESTORE)
     exported = folder / "export.json"
     settings = service_settings()
     answered = Answered(

@@ -18,6 +18,7 @@ from pipelines.cluster_cli import cluster_app
 from pipelines.comparison_cli import compare_judges_command
 from pipelines.edit_score_cli import teacher_app
 from pipelines.editor_cli import editor_app
+from pipelines.edits_cli import edits_app
 from pipelines.environment import services_of
 from pipelines.gate_cli import gate_app
 from pipelines.input_options import input_file, input_file_or_folder
@@ -123,6 +124,7 @@ campaign_app.command("learning-curves")(learning_curves_command)
 
 
 app.command("reconcile", rich_help_panel=DATA)(reconcile_command)
+app.add_typer(edits_app, name="edits", rich_help_panel=DATA)
 app.add_typer(ratings_app, name="ratings", rich_help_panel=DATA)
 app.command("agreement", rich_help_panel=DATA)(agreement_command)
 app.add_typer(teacher_app, name="teacher", rich_help_panel=DATA)

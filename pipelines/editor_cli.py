@@ -1,18 +1,14 @@
-"""`editloop editor add`: give a downloaded editor's folder its manifest."""
+"""`editloop editor add` and `export`: a downloaded editor's manifest, and a tuned editor for the Hugging Face hub."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipelines.input_options import plain_folder
+from pipelines.hub_options import BaseModelName, Datasets, Evidence, HubFolder, License
+from pipelines.input_options import input_folder, plain_folder
 
-editor_app = typer.Typer(no_args_is_help=True, help="Editors from released weights.")
-
-
-@editor_app.callback()
-def _editor_commands() -> None:
-    """Keep `add` a command of its own: a single command would take the name of its group."""
+editor_app = typer.Typer(no_args_is_help=True, help="Editors: from released weights, and for the Hugging Face hub.")
 
 
 @editor_app.command("add")
@@ -32,3 +28,29 @@ def add_editor_command(
 
     print(f"content {add_editor(folder)}")
     print(folder)
+
+
+@editor_app.command("export")
+def export_editor_command(
+    model: Annotated[
+        Path,
+        typer.Argument(callback=input_folder("editor"), help="Folder that editor_sft, editor_dpo or editor_rl wrote."),
+    ],
+    evidence: Evidence,
+    out: HubFolder,
+    license_name: License = "",
+    base_model: BaseModelName = "",
+    dataset: Datasets = None,
+) -> None:
+    """Write a tuned editor as a folder for the Hugging Face hub, with a card of its verdict and its figures.
+
+    `DiffusionPipeline.from_pretrained` reads the folder. The card has the hub's metadata, and asks for what is not
+    given; nothing is sent to the hub.
+
+    For example: editloop editor export runs/demo/tuned --evidence runs/demo/evaluation --out hub/our-editor
+    """
+    from editloop.lineage.hub_model import EDITOR, HubChoices, export_hub_model
+
+    choices = HubChoices(license_name, base_model, dataset or ())
+    print(f"verdict {export_hub_model(model, EDITOR, evidence, out, choices)}")
+    print(out)

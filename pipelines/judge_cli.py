@@ -8,11 +8,12 @@ from typing import Annotated, TypeVar
 import typer
 
 from editloop.errors import EditLoopError
+from pipelines.hub_options import BaseModelName, Datasets, Evidence, HubFolder, License
 from pipelines.input_options import input_file, input_file_or_folder, plain_folder
 
 W = TypeVar("W")
 
-judge_app = typer.Typer(no_args_is_help=True, help="Judges from released weights.")
+judge_app = typer.Typer(no_args_is_help=True, help="Judges: from released weights, and for the Hugging Face hub.")
 add_app = typer.Typer(no_args_is_help=True, help="Make a judge's folder of released weights and their base.")
 judge_app.add_typer(add_app, name="add")
 
@@ -139,6 +140,30 @@ def add_editscore_command(
         f"{settings.top_k}, repetition_penalty {settings.repetition_penalty:g}, seed {settings.seed}"
     )
     _print_wording(settings.wording, settings.wording_sha256)
+    print(out)
+
+
+@judge_app.command("export")
+def export_judge_command(
+    model: Annotated[str, typer.Argument(help="A reward model's folder, or its address in the registry.")],
+    evidence: Evidence,
+    out: HubFolder,
+    license_name: License = "",
+    base_model: BaseModelName = "",
+    dataset: Datasets = None,
+) -> None:
+    """Write a reward model as a folder for the Hugging Face hub, with a card of its verdict and its figures.
+
+    The card has the hub's metadata. It asks for what is not given; nothing is sent to the hub.
+
+    For example: editloop judge export runs/demo/reward --evidence runs/demo/benchmark --out hub/our-reward
+    """
+    from editloop.lineage.hub_model import HubChoices, export_hub_model
+    from editloop.scoring.opening import find_local
+
+    found = find_local(model)
+    choices = HubChoices(license_name, base_model, dataset or ())
+    print(f"verdict {export_hub_model(found.folder, found.kind, evidence, out, choices)}")
     print(out)
 
 

@@ -1,12 +1,12 @@
 """Which Kubeflow Pipelines server runs the pipelines."""
 
-from editloop.environment import EnvironmentSettings
+from editloop.environment import EnvironmentSettings, PublicAddress
 
 
 class KfpSettings(EnvironmentSettings):
     """The Kubeflow Pipelines server."""
 
-    kfp_endpoint: str | None = None
+    kfp_endpoint: PublicAddress | None = None
     """Address of a Kubeflow Pipelines server; without it pipelines run on this machine."""
     kfp_experiment: str = "editloop"
     """Experiment of the server that runs are listed under."""

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from editloop.data.vocabulary import MOST_REFERENCES
 from editloop.errors import EditLoopError
 
 
@@ -23,6 +24,9 @@ def plan_command(
         int, typer.Option(min=0, help="Units or edits a GPU takes at a time; 0 for the preset's.")
     ] = 0,
     side: Annotated[int, typer.Option(min=0, help="Of an editor: side of an edit in pixels; 0 for the preset's.")] = 0,
+    references: Annotated[
+        int, typer.Option(min=0, max=MOST_REFERENCES, help="Reference images of a task, besides its source.")
+    ] = 0,
     units: Annotated[
         int, typer.Option(min=0, help="Groups (EditReward) or rows (EditScore) of an epoch: also plan the work.")
     ] = 0,
@@ -42,7 +46,7 @@ def plan_command(
     """
     from pipelines.plan_tables import GpuPlan, is_editor, list_presets, print_editor_plan, print_judge_plan
 
-    plan = GpuPlan(gpus, gpu_memory, tflops, utilisation, micro_batch)
+    plan = GpuPlan(gpus, gpu_memory, tflops, utilisation, micro_batch, references)
     if not model:
         list_presets()
         return

@@ -57,6 +57,8 @@ class GpuPlan(NamedTuple):
     """Share of it that is reached."""
     micro_batch: int
     """Units or edits at a time; 0 for the preset's."""
+    references: int = 0
+    """Reference images of a task, besides its source; of a reward preset 0 means as many as its `load` says."""
 
     def hours(self, operations: float) -> float:
         """Return the GPU hours of a number of floating-point operations.
@@ -156,9 +158,10 @@ def print_editor_plan(name: str, plan: GpuPlan, *, rl: str, sft: str, side: int)
     if training and plan.micro_batch:
         training = training._replace(micro_batch=plan.micro_batch)
     if training:
+        training = training._replace(references=plan.references)
         need = plan_training(shape, training, plan.gpus, pixels)
     else:
-        need = plan_editing(shape, pixels, max(1, plan.micro_batch))
+        need = plan_editing(shape, pixels, max(1, plan.micro_batch), references=plan.references)
     subject = f"online RL {rl}" if rl else f"fine-tuning {sft}" if sft else "editing"
     title = f"{name}, {subject}, {pixels / 2**20:.3g} megapixels, on {plan.gpus} x {plan.memory:g} GiB, bf16"
     text_console().print(_editor_table(title, shape, need, training))
@@ -204,7 +207,7 @@ def _editor_table(title: str, shape: EditorArchitecture, need: EditorNeed, train
 
 
 def _print_rl_work(settings: RlSettings, shape: EditorArchitecture, pixels: int, plan: GpuPlan) -> None:
-    work = rl_work(settings, shape, pixels)
+    work = rl_work(settings, shape, pixels, plan.references)
     table = Table(title="an iteration")
     for heading in ("", "PFLOP", "GPU hours", "seconds"):
         table.add_column(heading, justify="right" if heading else "left")
@@ -226,10 +229,10 @@ def print_judge_plan(name: str, plan: GpuPlan, units: int) -> bool:
         units: Units of an epoch, to plan the work; 0: memory alone.
 
     Raises:
-        EditLoopError: There is no such preset.
+        EditLoopError: There is no such preset, or its model reads no reference images.
     """
     console, gpus = text_console(), plan.gpus
-    chosen = load_preset(name)
+    chosen = _with_references(load_preset(name), plan.references)
     training = chosen.training
     if plan.micro_batch:
         training = training.model_validate(training.model_dump() | {"micro_batch": plan.micro_batch})
@@ -285,3 +288,16 @@ def _print_verdict(total: float, plan: GpuPlan) -> bool:
             f"does not fit: {total / GIB:.1f} GiB, of {plan.memory:g} GiB about {USABLE_SHARE:.0%} can be filled"
         )
     return fits
+
+
+def _with_references(preset: Preset, references: int) -> Preset:
+    """Return the preset with as many reference images in its units; 0 leaves them as they are."""
+    if not references:
+        return preset
+    order = preset.settings.get("order", "paired") if preset.model == "edit-reward" else ""
+    if "paired" in (order, preset.settings.get("pictures")):
+        raise EditLoopError(
+            f"--references {references}: a model of `paired` pictures reads source and edit as two frames of one "
+            "image, and no reference images; leave it out, or plan for another preset."
+        )
+    return preset.model_copy(update={"load": preset.load.model_copy(update={"references": references})})

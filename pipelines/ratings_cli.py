@@ -7,13 +7,26 @@ from typing import Annotated, Literal
 import typer
 
 from editloop.errors import EditLoopError
-from pipelines.input_options import input_file, input_file_or_folder, input_folder
+from pipelines.imported_rows import print_skipped
+from pipelines.input_options import input_file, input_file_or_folder, input_folder, plain_folder
 
 ratings_app = typer.Typer(no_args_is_help=True, help="Bring older ratings in, and take ours out.")
 
-Format = Annotated[
-    Literal["table", "editreward"],
-    typer.Option("--format", help="table: CSV or parquet, a row an item and rater; editreward: EditReward's pairs."),
+ExportFormat = Annotated[
+    Literal["table", "editreward", "editreward-parquet", "label-studio"],
+    typer.Option(
+        "--format",
+        help="table: a row an item and rater, with raters' names; editreward: the rows of EditReward's trainer; "
+        "editreward-parquet: as its data is published; label-studio: tasks for a project's import.",
+    ),
+]
+ImportFormat = Annotated[
+    Literal["table", "team-table", "label-studio", "editreward"],
+    typer.Option(
+        "--format",
+        help="table: ratings of candidates that are here, by our ids; team-table: a team's own table, with its "
+        "pictures; label-studio: another project's export; editreward: EditReward's pairs.",
+    ),
 ]
 
 
@@ -56,44 +69,99 @@ def import_ratings_command(
         Path,
         typer.Argument(
             callback=input_file_or_folder,
-            help="The table; EditReward's published parquet file or a folder of them; or its trainer's JSON.",
+            help="The table; Label Studio's export (JSON, JSON_MIN, CSV); EditReward's published parquet file or a "
+            "folder of them; or its trainer's JSON.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of judgements to write, as stage collect writes it.")],
     candidates: Annotated[
-        Path, typer.Option(help="Folder of the candidates: read for a table, written from EditReward's pictures.")
+        Path, typer.Option(help="Folder of the candidates: read for a table, written by the other formats.")
     ],
-    form: Format = "table",
+    form: ImportFormat = "table",
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            callback=plain_folder, help="Folder of the pictures, if it is not that of FILE (team-table, label-studio)."
+        ),
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(help="Scale of a team-table, WORST..BEST, if it is not 1..4: mapped linearly onto that."),
+    ] = None,
+    mapping: Annotated[
+        Path | None, typer.Option(callback=input_file, help="What the names of a Label Studio project mean (YAML).")
+    ] = None,
     strict: Annotated[bool, typer.Option(help="Refuse rows with faults instead of leaving them out.")] = False,
 ) -> None:
     """Make judgements of older ratings, so that `editloop stage dataset` and `campaign report` run on them.
 
-    EditReward's rows with faults are left out, counted, and listed in the judgements' skipped.txt; an import that was
-    stopped goes on at the row it had reached. A table with faults is refused.
+    Rows with faults are left out, counted, and listed in the judgements' skipped.txt; an import that was stopped goes
+    on at the row it had reached. A table of our ids with faults is refused. docs/imports.md has the columns of a
+    team-table and the mapping file of a Label Studio project.
 
-    For example: editloop ratings import EditReward-Data/data --format editreward --candidates data/c --out data/j
+    A Label Studio project: editloop ratings import export.json --format label-studio --mapping mapping.yaml --images
+    pictures --candidates data/c --out data/j
+
+    For example: editloop ratings import ratings.csv --format team-table --scale 1..5 --candidates data/c --out data/j
     """
+    _check_options(form, {"--images": images, "--scale": scale, "--mapping": mapping})
+    if form == "table":
+        _import_table(file, candidates, out)
+        return
     if form == "editreward":
         from annotation.formats.editreward_import import import_pairs
-        from annotation.formats.ratings_table import SHOWN_FAULTS
 
         report = import_pairs(file, candidates, out, strict=strict)
-        print(f"{report.rows} rows, {report.tasks} tasks, {report.judgements} judgements")
-        for line in report.skipped[:SHOWN_FAULTS]:
-            print(f"left out: {line}")
-        if (more := len(report.skipped) - SHOWN_FAULTS) > 0:
-            print(f"{more} more rows left out; {out / 'skipped.txt'} lists them")
-        return
-    from annotation.formats.judgements_folder import imported_table, write_imported
+    elif form == "team-table":
+        from annotation.formats.rating_scale import OUR_SCALE, parse_scale
+        from annotation.formats.team_table import import_team_table
+
+        scale_of_table = parse_scale(scale, "--scale") if scale else OUR_SCALE
+        report = import_team_table(file, candidates, out, images=images, scale=scale_of_table, strict=strict)
+    else:
+        from annotation.formats.label_studio_import import import_label_studio
+
+        if mapping is None:
+            raise EditLoopError(
+                "--mapping is missing: a file that says what the project's names mean; docs/imports.md explains it."
+            )
+        report = import_label_studio(file, mapping, candidates, out, images=images, strict=strict)
+    print(f"{report.rows} rows, {report.tasks} tasks, {report.judgements} judgements")
+    for note in report.notes:
+        print(f"not taken: {note}")
+    print_skipped(report.skipped, out)
+
+
+OPTIONS_OF_FORMATS = {
+    "--images": ("team-table", "label-studio"),
+    "--scale": ("team-table",),
+    "--mapping": ("label-studio",),
+}
+"""The formats that read each option."""
+
+
+def _check_options(form: str, options: dict[str, object]) -> None:
+    """Refuse an option that the format does not read."""
+    for option, value in options.items():
+        if value is not None and form not in OPTIONS_OF_FORMATS[option]:
+            raise EditLoopError(f"{option} is for --format {' or '.join(OPTIONS_OF_FORMATS[option])}, not for {form}.")
+
+
+def _import_table(file: Path, candidates: Path, out: Path) -> None:
+    from annotation.formats.judgements_folder import ImportedData, write_imported
     from annotation.formats.ratings_table import judgements_of_table
+    from editloop.content import sha256_bytes
     from editloop.data.candidates_folder import read_tasks
     from editloop.input_paths import check_complete_folder
     from editloop.lineage.stage_inputs import FOLDERS
+    from editloop.text_file import file_bytes
 
     check_complete_folder("--candidates", candidates, FOLDERS["candidates"])
     tasks = read_tasks(candidates)
     judgements = judgements_of_table(file, tasks)
-    write_imported(out, judgements, tasks, imported_table(file), candidates / "images")
+    content = file_bytes(file)
+    origin = ImportedData(file.name, "table", {file.name: sha256_bytes(content)}, {})
+    write_imported(out, judgements, tasks, origin, candidates / "images", {f"imported{file.suffix}": content})
     print(f"{len(judgements)} judgements")
 
 
@@ -107,14 +175,7 @@ def export_ratings_command(
         Path | None,
         typer.Option(callback=input_folder("candidates"), help="Folder of the candidates; all but tables need it."),
     ] = None,
-    form: Annotated[
-        Literal["table", "editreward", "editreward-parquet", "label-studio"],
-        typer.Option(
-            "--format",
-            help="table: a row an item and rater, with raters' names; editreward: the rows of EditReward's trainer; "
-            "editreward-parquet: as its data is published; label-studio: tasks for a project's import.",
-        ),
-    ] = "table",
+    form: ExportFormat = "table",
     with_annotators: Annotated[
         bool, typer.Option("--with-annotators", help="Write the annotators' names into Label Studio's tasks.")
     ] = False,

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, SecretStr
 
-from editloop.environment import EnvironmentSettings
+from editloop.environment import EnvironmentSettings, PublicAddress
 from editloop.settings_file import FrozenModel, find_preset, read_settings
 
 POLICIES = Path(__file__).with_name("policies")
@@ -47,7 +47,7 @@ class ReconcileSettings(EnvironmentSettings):
     """The policy: a shipped one, or the path of a YAML file."""
     hint_secret: SecretStr | None = None
     """What senders of hints prove that they know. `editloop reconcile --listen` needs it."""
-    hint_url: str | None = None
+    hint_url: PublicAddress | None = None
     """Address of `--listen`'s endpoint as Label Studio reaches it, such as http://reconcile:8421/hint. The project of
     each campaign gets a webhook to it. Unset: none does."""
 

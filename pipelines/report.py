@@ -60,8 +60,8 @@ def write_report(out: Path) -> Path:
       "right", "preservation", "diversity", each with _low and _high}], "reason": why it was stopped early}
     - evaluation.json: {"base", "tuned", "uplift", "ci95", "tasks", "axes": {"base": {"if", "vq"}, "tuned": ...},
       "by_task": {kind: {"base", "tuned"}}}
-    - contact-sheet.json and contact-sheet/*.png: {"edits": [{"instruction", "source", "base", "tuned", "base_right",
-      "tuned_right"}]}; without it contact-sheet.png
+    - contact-sheet.json and contact-sheet/*.png: {"edits": [{"instruction", "source", "references", "base", "tuned",
+      "base_right", "tuned_right"}]}; without it contact-sheet.png
 
     A section whose file is missing says so.
 

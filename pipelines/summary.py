@@ -1,13 +1,13 @@
 """The summary of one turn of the loop, from MLflow's runs and the stages' files: DIR/summary.json."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from editloop.content import read_manifest
+from editloop.content import RESTORE, read_manifest
 from editloop.datasets.repository import read_version
 from editloop.errors import EditLoopError
+from editloop.json_file import read_json_object
 from editloop.lineage import tracking
 from editloop.lineage.chain import Chain
 from editloop.lineage.stored_folders import recorded_folder
@@ -76,10 +76,12 @@ class Turn:
         Args:
             stage: The stage.
             name: Name of the file.
+
+        Raises:
+            EditLoopError: The file is damaged.
         """
         path = self.outputs[stage] / name if stage in self.outputs else None
-        content: dict[str, Any] = json.loads(path.read_text()) if path and path.is_file() else {}
-        return content
+        return read_json_object(path, RESTORE) if path and path.is_file() else {}
 
 
 def summarise(

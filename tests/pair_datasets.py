@@ -23,12 +23,16 @@ def write_pairs(
     tasks: int = 3,
     shapes: Sequence[tuple[int, int]] = ((32, 32),),
     orders: Mapping[tuple[str, str], int] = ORDERS,
+    references: Sequence[np.ndarray] = (),
 ) -> Path:
-    """Write so many tasks of each split, with three edits; their (height, width) are those of `shapes` in turn."""
+    """Write so many tasks of each split, with three edits; their (height, width) are those of `shapes` in turn.
+
+    Every task has the reference images.
+    """
     rng = np.random.default_rng(0)
     with complete_folder(folder, {"judgements_sha256": "0" * 64}) as out:
         for split in ("train", "validation", "test"):
-            with closing(ShardWriter(out, split, 1)) as writer:
+            with closing(ShardWriter(out, split, 1, references=bool(references))) as writer:
                 for number in range(tasks):
                     shape = shapes[number % len(shapes)]
                     shared = {"task_id": f"{split}-{number}", "name": "", "task_type": "add", "split": split}
@@ -38,6 +42,8 @@ def write_pairs(
                         "target": None,
                         "editor": "e",
                     }
+                    if references:
+                        shared["references"] = [_encoded(reference) for reference in references]
                     rows = [
                         shared
                         | {"candidate_id": name, "image": _png(rng, shape)}
@@ -55,7 +61,11 @@ def write_pairs(
 
 
 def _png(rng: np.random.Generator, shape: tuple[int, int]) -> bytes:
-    out = io.BytesIO()
     colour = rng.integers(0, 256, (1, 1, 3), dtype=np.uint8)
-    Image.fromarray(np.tile(colour, (*shape, 1))).save(out, "PNG")
+    return _encoded(np.tile(colour, (*shape, 1)))
+
+
+def _encoded(picture: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "PNG")
     return out.getvalue()

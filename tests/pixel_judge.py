@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,18 @@ class PixelJudge:
         bright, change = float(edit.mean()) / 255, float(np.abs(at_source - group.source).mean()) / 255
         axes = {"if": AxisScore(bright, len(group.instruction) / 100), "vq": AxisScore(-change, 0.5)}
         return Score(axes, AxisScore(bright - change, 0.25), bright + 2, bright)
+
+
+class SourcesJudge(PixelJudge):
+    """Reads reference images: a score grows by each one's brightness, by its place in the order."""
+
+    takes_references = True
+
+    def score(self, group: EditGroup, edit: np.ndarray) -> Score:
+        added = sum(place * float(one.mean()) / 255 for place, one in enumerate(group.references, start=2))
+        plain = super().score(group, edit)
+        assert plain.overall is not None
+        return replace(plain, overall=plain.overall + added)
 
 
 def open_pixel_judge(model: str, device: str | None) -> PixelJudge:

@@ -38,18 +38,21 @@ class PlainPasses(torch.nn.Module):
             image_std=list(self.settings.image_std),
         )
 
-    def inputs(self, instruction: str, source: Any, edit: Any) -> list[dict[str, Tensor]]:
+    def inputs(self, instruction: str, source: Any, edit: Any, references: Any = ()) -> list[dict[str, Tensor]]:
         """What each of the passes over one candidate takes; of `rubric-first` there is one that reads all axes."""
-        seen = self.processor([Image.fromarray(source), Image.fromarray(edit)], return_tensors="pt")
+        pictures = [Image.fromarray(picture) for picture in (source, *references, edit)]
+        seen = self.processor(pictures, return_tensors="pt")
         pads = [int(grid.prod()) // self.merge**2 for grid in seen.image_grid_thw]
-        first, second = (IMAGE.format(pads="<|image_pad|>" * count) for count in pads)
+        *sources, second = (IMAGE.format(pads="<|image_pad|>" * count) for count in pads)
+        first = "".join(sources)
+        note = self.settings.reference_note.replace("{references}", str(len(references))) if references else ""
         told = [rubric.replace("{instruction}", instruction) for rubric in self.settings.rubrics]
         rewards = "<|Reward|>" * len(self.settings.axes)
         if self.settings.order == "official":
-            texts = [f"{self.settings.opening}{first}{second}{rubric}<|Reward|>" for rubric in told]
+            texts = [f"{self.settings.opening}{first}{second}{note}{rubric}<|Reward|>" for rubric in told]
         else:
             rubrics = "\n\n".join(told)
-            texts = [f"{self.settings.opening}{rubrics}{first}{second}{rewards}"]
+            texts = [f"{self.settings.opening}{rubrics}{note}{first}{second}{rewards}"]
         found = []
         for text in texts:
             ids = torch.tensor([self.tokenizer(text, add_special_tokens=False).input_ids])
@@ -68,7 +71,12 @@ class PlainPasses(torch.nn.Module):
 
     def hidden(self, group: Any) -> Tensor:
         """(K, axes, width), a pass at a time."""
-        return torch.stack([self.read_one(self.inputs(group.instruction, group.source, edit)) for edit in group.edits])
+        return torch.stack(
+            [
+                self.read_one(self.inputs(group.instruction, group.source, edit, group.references))
+                for edit in group.edits
+            ]
+        )
 
     def read_one(self, passes: list[dict[str, Tensor]]) -> Tensor:
         """(axes, width) of one candidate."""

@@ -5,6 +5,7 @@ docs/campaign.md explains every key to the lead; docs/campaign.example.yaml cont
 
 import json
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -12,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 
 from annotation.campaigns.labelling import FEWEST, MOST, AxisWords
 from editloop.data.account_name import account_name
+from editloop.data.table_file import table_text
 from editloop.data.vocabulary import AXES, Axis
 from editloop.errors import EditLoopError
 from editloop.settings_file import FrozenModel, parse_json, read_yaml, setting_faults, shorten
@@ -184,9 +186,9 @@ def read_campaign_settings(path: Path) -> CampaignFile:
         faults.append("candidates: name the folder that stage candidates wrote")
     elif not (folder / "tasks.jsonl").is_file():
         faults.append(f"candidates = {candidates}: no folder of stage candidates is there ({folder})")
-    _read_text(content, "guidelines", path.parent, faults)
+    _read_text(content, "guidelines", path.parent, faults, read_text_file)
     if isinstance(content.get("gold"), dict):
-        _read_text(content["gold"], "answers", path.parent, faults)
+        _read_text(content["gold"], "answers", path.parent, faults, table_text)
     settings = None
     try:
         settings = CampaignSettings.model_validate(content)
@@ -313,13 +315,13 @@ def _refusal(source: str, faults: list[str]) -> EditLoopError:
     return EditLoopError("\n".join([f"{source}: {len(faults)} faults in the campaign's settings ({advice}):", *faults]))
 
 
-def _read_text(content: dict[str, Any], key: str, folder: Path, faults: list[str]) -> None:
+def _read_text(content: dict[str, Any], key: str, folder: Path, faults: list[str], read: Callable[[Path], str]) -> None:
     """Replace the path at `key` by the text of that file; add to `faults` if it cannot be read."""
     if key not in content:
         return
     path = folder / str(content[key])
     try:
-        content[key] = read_text_file(path)
+        content[key] = read(path)
     except EditLoopError as error:
         faults.append(f"{key} = {shorten(content[key])}: {str(error).removeprefix(f'{path}: ')}")
         content[key] = ""

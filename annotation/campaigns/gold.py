@@ -1,7 +1,5 @@
 """Gold pages, whose answers are known: made from tasks with a target, or rated by the lead beforehand."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +9,7 @@ from PIL import Image
 
 from editloop.content import sha256_json
 from editloop.data.picture_file import store_png
+from editloop.data.table_file import TableFault, id_fault, text_table
 from editloop.data.vocabulary import AXES, HIGHEST_RATING, LOWEST_RATING, Axis, EditTask, Range, candidate_id
 from editloop.errors import EditLoopError
 
@@ -95,7 +94,7 @@ def read_gold_answers(text: str, tasks: Sequence[EditTask]) -> dict[str, KnownRa
     (4) or a range (3-4), empty if unknown.
 
     Args:
-        text: CSV with columns task, candidate, if, vq.
+        text: CSV with columns task, candidate, if, vq, as `text_table` reads it.
         tasks: Tasks of the campaign.
 
     Returns:
@@ -104,26 +103,32 @@ def read_gold_answers(text: str, tasks: Sequence[EditTask]) -> dict[str, KnownRa
     Raises:
         EditLoopError: The text has faults; the message lists all of them with their lines.
     """
-    rows = csv.DictReader(io.StringIO(text))
-    if tuple(rows.fieldnames or ()) != COLUMNS:
+    table = text_table(text, "gold answers", COLUMNS)
+    if lacking := [column for column in COLUMNS if column not in table.columns]:
         raise EditLoopError(
-            f"gold answers: the first line is {','.join(rows.fieldnames or ())}, not {','.join(COLUMNS)}."
+            f"gold answers: no column {', '.join(lacking)}; there are {', '.join(table.columns) or 'none'}, and "
+            f"{','.join(COLUMNS)} are needed."
         )
     by_name = {task.name: task for task in tasks} | {task.task_id: task for task in tasks}
     known_ratings: dict[str, KnownRatings] = {}
     faults = []
-    for row in rows:
-        where = f"line {rows.line_num}"
-        task = by_name.get((row["task"] or "").strip())
-        if task is None:
-            faults.append(f"{where}: task = {row['task']}: the candidates folder has no such task with two candidates")
+    for row in table.rows:
+        where = f"line {row.line}"
+        if isinstance(row, TableFault):
+            faults.append(f"{where}: {row.rule}")
             continue
-        candidate = _candidate_id(task, (row["candidate"] or "").strip())
+        name, number = row.cells["task"], row.cells["candidate"]
+        task = by_name.get(name)
+        if task is None:
+            rule = id_fault(name) or "the candidates folder has no such task with two candidates"
+            faults.append(f"{where}: task = {name}: {rule}")
+            continue
+        candidate = _candidate_id(task, number)
         if candidate is None:
-            faults.append(f"{where}: candidate = {row['candidate']}: {row['task']} has 1 to {len(task.candidates)}")
+            faults.append(f"{where}: candidate = {number}: {name} has 1 to {len(task.candidates)}")
             continue
         right: dict[Axis, Range] = {}
-        cells = {axis: cell for axis in AXES if (cell := (row[axis] or "").strip())}
+        cells = {axis: row.cells[axis] for axis in AXES if row.cells[axis]}
         for axis, cell in cells.items():
             if (span := _range(cell)) is None:
                 faults.append(f"{where}: {axis} = {cell}: a level of {LOWEST_RATING} to {HIGHEST_RATING}, or 3-4")
@@ -132,7 +137,7 @@ def read_gold_answers(text: str, tasks: Sequence[EditTask]) -> dict[str, KnownRa
         if not cells:
             faults.append(f"{where}: {' and '.join(AXES)} are empty; a line gives one of them at least")
         if candidate in known_ratings.get(task.task_id, {}):
-            faults.append(f"{where}: {row['task']}, {row['candidate']} stands twice")
+            faults.append(f"{where}: {name}, {number} stands twice")
         known_ratings.setdefault(task.task_id, {})[candidate] = right
     if faults:
         raise EditLoopError("\n".join([f"gold answers: {len(faults)} faults:", *faults]))

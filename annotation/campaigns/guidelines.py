@@ -5,9 +5,14 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 
-def default_guidelines() -> str:
-    """Return the guidelines, in Markdown, of campaigns without guidelines of their own."""
-    return Path(__file__).with_name("guidelines.md").read_text()
+def default_guidelines(references: bool = False) -> str:
+    """Return the guidelines, in Markdown, of campaigns without guidelines of their own.
+
+    Args:
+        references: Whether the campaign has tasks of several source images.
+    """
+    names = ["guidelines.md", *(["guidelines_references.md"] if references else [])]
+    return "\n".join(Path(__file__).with_name(name).read_text() for name in names)
 
 
 def guidelines_html(markdown: str) -> str:

@@ -100,7 +100,7 @@ def open_campaign(
         pages = list(campaign_files(record).pages().values())
     people = set(filter(None, (*campaign_settings.annotators, campaign_settings.lead)))
     accounts = ensure_annotators(client, people, settings)
-    guidelines = campaign_settings.guidelines or default_guidelines()
+    guidelines = campaign_settings.guidelines or default_guidelines(references > 0)
     files = {
         "pages.jsonl": "".join(page.model_dump_json() + "\n" for page in pages),
         "settings.json": campaign_settings.model_dump_json(),

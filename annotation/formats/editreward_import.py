@@ -1,52 +1,18 @@
-"""Import of EditReward's preference pairs as a candidates folder and a judgements folder, in bounded memory.
+"""Import of EditReward's preference pairs as a candidates and a judgements folder (see `editloop.data.row_import`)."""
 
-Each image is decoded once and stored by its identity. Rows are read in order and worked on by a thread a processor.
-What is done is kept beside the output, so that a call that was stopped goes on there.
-"""
-
-import hashlib
-import json
-import os
-import shutil
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
-from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from PIL import Image
-
-from annotation.formats.editreward_pairs import EncodedPicture, RatedPair, Ratings, count_pairs, pair_files, read_pairs
-from annotation.formats.judgements_folder import ImportedData, write_imported
-from annotation.formats.ratings_table import SHOWN_FAULTS, UNKNOWN_TIME
-from editloop.content import complete_folder, sha256_file, sha256_json, write_file
+from annotation.formats.editreward_pairs import RatedPair, Ratings, count_pairs, pair_files, read_pairs
+from annotation.formats.import_folders import ImportReport, write_import
+from annotation.formats.judgements_folder import ImportedData
+from annotation.formats.ratings_table import UNKNOWN_TIME
 from editloop.data.edits_file import LONGEST_INSTRUCTION
-from editloop.data.picture_file import load_image, read_picture, store_png
+from editloop.data.row_import import PictureStore, RowImport
 from editloop.data.vocabulary import Candidate, EditTask, Judgement, candidate_id, task_id
-from editloop.errors import EditLoopError, listed_faults
-from editloop.progress import track
-from editloop.work_dir import work_dir
 
 RATER = "editreward"
-ROWS_AHEAD = 8
-"""Rows in work for each thread: enough to keep it busy, few enough to hold their images."""
-BLOCKS_KEPT = 4
-"""Blocks of memory, of at most 16 MB, that Pillow keeps for each thread. By default it gives each image's memory back
-to the system, and new memory takes as long as half of the decoding."""
-
-
-class ImportReport(NamedTuple):
-    """What an import made."""
-
-    rows: int
-    """Rows that became judgements."""
-    tasks: int
-    judgements: int
-    skipped: tuple[str, ...]
-    """A message for each row that was left out."""
 
 
 class _StoredPair(NamedTuple):
@@ -77,146 +43,33 @@ def import_pairs(path: Path, candidates: Path, judgements: Path, *, strict: bool
     """
     files = pair_files(path)
     total = count_pairs(files)
-    named = {str(file.relative_to(path)) if path.is_dir() else file.name: file for file in files}
-    digests = {name: sha256_file(file) for name, file in named.items()}
-    work = work_dir(candidates) / f"import-{sha256_json(digests)[:16]}"
-    stored: list[_StoredPair] = []
-    skipped: list[str] = []
-    for location, result in track(_stored_rows(named, work), "pairs imported", total=total):
-        if isinstance(result, _StoredPair):
-            stored.append(result)
-        else:
-            skipped.append(f"{location}: {result}")
-    if skipped and (strict or not stored):
-        shutil.rmtree(work, ignore_errors=True)
-        count = len(skipped)
-        heading = f"{path}: {count} row{'s' * (count > 1)} with faults; nothing was written."
-        raise listed_faults(heading, skipped, SHOWN_FAULTS)
-    if not stored:
-        raise EditLoopError(f"{path}: holds no rows.")
+    rows = RowImport(path, files, candidates)
+    results = rows.store_rows(read_pairs, _store_pair, "pairs imported", total)
+    stored = [_stored_pair(value) for _, value in results]
+    rows.check(len(stored), strict=strict)
     tasks, raters = _tasks(stored)
     imported = list(_judgements(tasks, raters))
-    with complete_folder(candidates, {"imported": path.name, "files": digests}) as folder:
-        _link_images(work / "images", folder / "images", tasks)
-        lines = [tasks[key].model_dump_json(by_alias=True) + "\n" for key in sorted(tasks)]
-        write_file(folder / "tasks.jsonl", "".join(lines))
-    origin = ImportedData(path.stem, "imported.json", json.dumps(digests, indent=2).encode())
-    more = {"skipped.txt": "".join(f"{line}\n" for line in skipped)}
-    write_imported(judgements, imported, list(tasks.values()), origin, candidates / "images", more)
-    shutil.rmtree(work, ignore_errors=True)
-    return ImportReport(len(stored), len(tasks), len(imported), tuple(skipped))
+    ordered = [tasks[key] for key in sorted(tasks)]
+    origin = ImportedData(path.resolve().name, "EditReward's pairs", rows.digests, {})
+    write_import(rows, candidates, judgements, ordered, imported, origin, {})
+    return ImportReport(len(stored), len(tasks), len(imported), tuple(rows.skipped))
 
 
-def _stored_rows(files: dict[str, Path], work: Path) -> Iterator[tuple[str, _StoredPair | str]]:
-    """Yield location and result of each row in order, first those that an earlier call has stored."""
-    images, journal = work / "images", work / "rows.jsonl"
-    images.mkdir(parents=True, exist_ok=True)
-    earlier = _journal_rows(journal)
-    store = _PictureStore(images)
-    with _pool() as pool, journal.open("a", encoding="utf-8") as lines:
-        begun = 0
-        for name, file in files.items():
-            done = earlier.get(name, [])
-            for number, result in enumerate(done, start=1):
-                yield f"{file}: row {number}", result
-            rows = read_pairs(file, skip=len(done))
-            for number, result in enumerate(_ordered(pool, store, rows), start=len(done) + 1):
-                value = result if isinstance(result, str) else list(result)
-                lines.write(json.dumps([name, value], ensure_ascii=False) + "\n")
-                begun += 1
-                if begun % 64 == 0:
-                    lines.flush()
-                yield f"{file}: row {number}", result
+def _store_pair(row: RatedPair, pictures: PictureStore) -> list[Any] | str:
+    """Store a row's images; the fields of the stored row, or what is wrong with it."""
+    if len(row.instruction) > LONGEST_INSTRUCTION:
+        return f"instruction: {len(row.instruction):,} characters; at most {LONGEST_INSTRUCTION:,}"
+    named = {"source": row.source, "first": row.edits[0].picture, "second": row.edits[1].picture}
+    source, first, second = (pictures.put(picture, name).sha256 for name, picture in named.items())
+    if first == second:
+        return "both edits are the same picture"
+    editors, ratings = ([edit.editor for edit in row.edits], [list(edit.ratings) for edit in row.edits])
+    return [row.instruction, source, [first, second], editors, ratings]
 
 
-@contextmanager
-def _pool() -> Iterator[ThreadPoolExecutor]:
-    """A thread a processor. Rows that have not begun when the block ends are not begun."""
-    threads = os.cpu_count() or 1
-    pool, kept_before = ThreadPoolExecutor(threads, "pictures"), Image.core.get_blocks_max()
-    Image.core.set_blocks_max(BLOCKS_KEPT * threads)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        Image.core.set_blocks_max(kept_before)
-
-
-def _journal_rows(journal: Path) -> dict[str, list[_StoredPair | str]]:
-    """Return the results that an earlier call has stored, by their file; a cut-off last line is dropped."""
-    earlier: dict[str, list[_StoredPair | str]] = {}
-    if not journal.is_file():
-        return earlier
-    content = journal.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    journal.write_bytes(whole)
-    for line in whole.splitlines():
-        name, value = json.loads(line)
-        if not isinstance(value, str):
-            instruction, source, images, editors, ratings = value
-            pair = (ratings[0][0], ratings[0][1]), (ratings[1][0], ratings[1][1])
-            value = _StoredPair(instruction, source, tuple(images), tuple(editors), pair)
-        earlier.setdefault(name, []).append(value)
-    return earlier
-
-
-def _ordered(
-    pool: ThreadPoolExecutor, store: "_PictureStore", rows: Iterator[RatedPair | str]
-) -> Iterator[_StoredPair | str]:
-    """Yield the rows' results in order, a bounded number of rows being in work."""
-    window: deque[Future[_StoredPair | str]] = deque()
-    ahead = ROWS_AHEAD * (os.cpu_count() or 1)
-    window.extend(pool.submit(store.put_pair, row) for row in islice(rows, ahead))
-    while window:
-        yield window.popleft().result()
-        window.extend(pool.submit(store.put_pair, row) for row in islice(rows, 1))
-
-
-class _PictureStore:
-    """Stores images by their identity. An image file that comes again is not decoded again. Threads may share it."""
-
-    def __init__(self, folder: Path):
-        self._folder, self._lock = folder, Lock()
-        self._stored: dict[bytes, Future[str]] = {}
-        """Identities by digest of the encoded bytes, or by path; of 76,000 images some 50 MB."""
-
-    def put_pair(self, row: RatedPair | str) -> _StoredPair | str:
-        """Store a row's images; the row, or what is wrong with it."""
-        if isinstance(row, str):
-            return row
-        if len(row.instruction) > LONGEST_INSTRUCTION:
-            return f"instruction: {len(row.instruction):,} characters; at most {LONGEST_INSTRUCTION:,}"
-        try:
-            source, first, second = (
-                self._put(picture, name)
-                for picture, name in zip(
-                    (row.source, row.edits[0].picture, row.edits[1].picture), ("source", "first", "second"), strict=True
-                )
-            )
-        except EditLoopError as error:
-            return str(error)
-        if first == second:
-            return "both edits are the same picture"
-        editors = (row.edits[0].editor, row.edits[1].editor)
-        return _StoredPair(
-            row.instruction, source, (first, second), editors, (row.edits[0].ratings, row.edits[1].ratings)
-        )
-
-    def _put(self, picture: EncodedPicture, name: str) -> str:
-        key = hashlib.sha256(picture).digest() if isinstance(picture, bytes) else b"path " + os.fsencode(picture)
-        with self._lock:
-            stored = self._stored.get(key)
-            if stored is None:
-                mine = self._stored[key] = Future()
-        if stored is not None:
-            return stored.result()
-        try:
-            image = read_picture(picture, name) if isinstance(picture, bytes) else load_image(picture)
-            mine.set_result(store_png(image, self._folder))
-        except BaseException as error:
-            mine.set_exception(error)
-            raise
-        return mine.result()
+def _stored_pair(value: list[Any]) -> _StoredPair:
+    instruction, source, images, editors, ((first, second), (third, fourth)) = value
+    return _StoredPair(instruction, source, tuple(images), tuple(editors), ((first, second), (third, fourth)))
 
 
 def _tasks(rows: list[_StoredPair]) -> tuple[dict[str, EditTask], dict[str, list[dict[str, Ratings]]]]:
@@ -261,14 +114,3 @@ def _judgements(tasks: dict[str, EditTask], raters: dict[str, list[dict[str, Rat
                         "created_at": UNKNOWN_TIME,
                     }
                 )
-
-
-def _link_images(stored: Path, folder: Path, tasks: dict[str, EditTask]) -> None:
-    """Put the tasks' images into a folder. They also stay where they are, for another try if this call is stopped."""
-    folder.mkdir()
-    for image in {image for task in tasks.values() for image in (task.source, *(c.image for c in task.candidates))}:
-        name = f"{image}.png"
-        try:
-            os.link(stored / name, folder / name)
-        except OSError:  # another file system, or one without links
-            shutil.copyfile(stored / name, folder / name)

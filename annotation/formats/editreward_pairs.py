@@ -12,8 +12,8 @@ Dimension 1 is instruction following, dimension 2 is visual quality, and overall
 disagree takes two of the trainer's rows, each image preferred once; a tie on both axes takes one row without an order.
 """
 
-import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -21,7 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from editloop.data.edits_file import picture_path_fault, stated_path
+from editloop.data.json_rows import read_json_rows, row_faults
 from editloop.data.picture_file import first_line
+from editloop.data.row_import import EncodedPicture
 from editloop.errors import EditLoopError
 
 ROWS_READ = 8
@@ -50,8 +53,6 @@ PARQUET_FILES = "*.parquet"
 Score = Annotated[int, Field(ge=1, le=4)]
 Ratings = tuple[int, int]
 """Instruction following and visual quality, each 1..4."""
-EncodedPicture = bytes | Path
-"""An image as its file's bytes, or the path of its file."""
 
 
 class RatedEdit(NamedTuple):
@@ -140,8 +141,8 @@ def count_pairs(files: list[Path]) -> int | None:
     return sum(_open(file).metadata.num_rows for file in files)
 
 
-def read_pairs(file: Path, skip: int = 0) -> Iterator[RatedPair | str]:
-    """Yield the rows of a file in order, or what is wrong with a row.
+def read_pairs(file: Path, skip: int = 0) -> Iterator[tuple[str, RatedPair | str]]:
+    """Yield where each row of a file stands, in order, and the row or what is wrong with it.
 
     Args:
         file: A parquet file, or the trainer's rows as JSON list or JSON lines.
@@ -165,7 +166,7 @@ def _open(file: Path) -> pq.ParquetFile:
     return opened
 
 
-def _parquet_pairs(file: Path, skip: int) -> Iterator[RatedPair | str]:
+def _parquet_pairs(file: Path, skip: int) -> Iterator[tuple[str, RatedPair | str]]:
     opened, start = _open(file), 0
     for group in range(opened.num_row_groups):
         rows = opened.metadata.row_group(group).num_rows
@@ -174,7 +175,7 @@ def _parquet_pairs(file: Path, skip: int) -> Iterator[RatedPair | str]:
                 for batch in opened.iter_batches(ROWS_READ, row_groups=[group], columns=list(PARQUET_COLUMNS)):
                     for place, row in enumerate(batch.to_pylist()):
                         if start + place >= skip:
-                            yield _pair_of_columns(row)
+                            yield f"row {start + place + 1}", _pair_of_columns(row)
                     start += batch.num_rows
             except (pa.ArrowException, OSError) as error:
                 raise EditLoopError(f"{file}: row group {group} cannot be read ({first_line(error)}).") from None
@@ -214,35 +215,23 @@ def _cell_picture(cell: dict[str, Any] | None) -> bytes | None:
     return (cell or {}).get("bytes") or None
 
 
-def _json_pairs(file: Path, skip: int) -> Iterator[RatedPair | str]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        is_list = text.lstrip().startswith("[")
-        values = json.loads(text) if is_list else [json.loads(line) for line in text.split("\n") if line.strip()]
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise EditLoopError(f"{file}: neither a JSON list nor JSON lines of rows ({error}).") from None
-    for value in values[skip:]:
-        yield _pair_of_json(file.parent, value)
+def _json_pairs(file: Path, skip: int) -> Iterator[tuple[str, RatedPair | str]]:
+    for place, row in islice(read_json_rows(file), skip, None):
+        yield place, row if isinstance(row, str) else _pair_of_json(file.parent, row)
 
 
 def _pair_of_json(folder: Path, value: Any) -> RatedPair | str:
     try:
         row = PublicRow.model_validate(value)
     except ValidationError as error:
-        return "; ".join(map(_rule, error.errors(include_url=False)))
+        return row_faults(error)
     if contradictions := list(row.contradictions()):
         return "; ".join(contradictions)
     paths = []
     for key, name in (("path_src", row.path_src), ("path1", row.path1), ("path2", row.path2)):
-        if not (folder / name).resolve().is_relative_to(folder.resolve()):
-            return f"{key}: {name!r} leaves the folder {folder}; copy the picture into it"
-        paths.append(folder / name)
+        if fault := picture_path_fault(folder, name):
+            return f"{key}: {name!r}: {fault}"
+        paths.append(stated_path(folder, name))
     first, second = row.ratings()
     edits = (RatedEdit(paths[1], row.model1, first), RatedEdit(paths[2], row.model2, second))
     return RatedPair(row.prompt, paths[0], edits)
-
-
-def _rule(details: Any) -> str:
-    where = ".".join(str(part) for part in details["loc"]) or "row"
-    stated = "" if details["type"] == "missing" else f" = {str(details['input'])[:60]!r}"
-    return f"{where}{stated}: {details['msg'][0].lower()}{details['msg'][1:]}"

@@ -141,7 +141,7 @@ def _published_rows(pair: CandidatePair, candidates: Path) -> Iterator[dict[str,
     )
     for ratings in pair.ratings.values():
         margin = sum(ratings[0]) - sum(ratings[1])
-        row = {
+        row: dict[str, Any] = {
             "instruction": pair.task.instruction,
             "source_img": source,
             "vote_type": VOTE_OF_SIGN[(margin > 0) - (margin < 0)],

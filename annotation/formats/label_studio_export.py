@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from annotation.campaigns.labelling import FEWEST, MOST, TINY, labelling_config, result_of, task_data
 from annotation.campaigns.pictures import FolderStore, shown_pictures
+from annotation.campaigns.plan import references_of
 from annotation.formats.editreward_pairs import Ratings
 from annotation.formats.rated_pairs import ExportReport, judged_task, picture_path, ratings_by_annotator
 from editloop.content import complete_folder, sha256_json, write_file
@@ -72,7 +73,8 @@ def export_label_studio(
             pictures = {image: picture_path(candidates, image) for image in _images(task)}
             tiny = tiny and all(max(upright_size(path)) <= TINY for path in pictures.values())
             store.put(IMAGES, pictures)
-        config = labelling_config(places, tiny=tiny)
+        references = references_of(pages)
+        config = labelling_config(places, tiny=tiny, references=references)
         write_file(folder / "labelling.xml", config)
         names = [path.name for path in (folder / IMAGES).iterdir()]
         address = shown_pictures(FolderStore(output.absolute().parent), f"{quote(output.name)}/{IMAGES}", names)
@@ -84,7 +86,7 @@ def export_label_studio(
                 for who, result in _results(page, ratings[task.task_id], left_out, candidates):
                     annotations.append({"result": result})
                     people.append(who)
-                data: dict[str, Any] = dict(task_data(page, address))
+                data: dict[str, Any] = dict(task_data(page, address, references))
                 if with_annotators:
                     data["annotators"] = people
                 stream.write(separator + json.dumps({"data": data, "annotations": annotations}, ensure_ascii=False))
@@ -94,7 +96,7 @@ def export_label_studio(
 
 
 def _images(task: EditTask) -> list[str]:
-    return [task.source, *(candidate.image for candidate in task.candidates)]
+    return [task.source, *task.references, *(candidate.image for candidate in task.candidates)]
 
 
 def _page(task: EditTask, places: int, config: str) -> Page:
@@ -103,11 +105,12 @@ def _page(task: EditTask, places: int, config: str) -> Page:
     slots = [ordered[place % len(ordered)] for place in range(places)]
     images = tuple(candidate.image for candidate in slots)
     return Page(
-        key=sha256_json([task.instruction, task.source, images, config])[:32],
+        key=sha256_json([task.instruction, task.source, images, config, *task.references])[:32],
         kind="task",
         task_id=task.task_id,
         instruction=task.instruction,
         source=task.source,
+        references=task.references,
         candidates=tuple(candidate.candidate_id for candidate in slots),
         images=images,
         overlap=1,

@@ -12,6 +12,8 @@ from editloop.errors import EditLoopError
 
 PairRatings = dict[str, tuple[Ratings, Ratings]]
 """Ratings of two candidates by annotator: ((if, vq) of a, (if, vq) of b)."""
+SEVERAL_IMAGES = "judgements of tasks with reference images, for which EditReward's formats have no place"
+"""Why judgements of tasks of several source images are not written."""
 
 
 class ExportReport(NamedTuple):
@@ -36,6 +38,8 @@ def rated_pairs(
 ) -> Iterator[CandidatePair]:
     """Yield all pairs of a task's candidates that an annotator rated, task after task.
 
+    Tasks with reference images are left out: EditReward's formats have one source.
+
     Args:
         judgements: The judgements.
         tasks: Tasks of the candidates folder.
@@ -48,6 +52,9 @@ def rated_pairs(
     tasks_by_id = {task.task_id: task for task in tasks}
     for key, ratings in sorted(ratings_by_annotator(judgements).items()):
         task = judged_task(tasks_by_id, key, candidates)
+        if task.references:
+            left_out[SEVERAL_IMAGES] += sum(map(len, ratings.values()))
+            continue
         by_id = {candidate.candidate_id: candidate for candidate in task.candidates}
         for who, levels in ratings.items():
             known = {candidate: rating for candidate, rating in levels.items() if candidate in by_id}

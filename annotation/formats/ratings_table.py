@@ -9,9 +9,7 @@ An empty cell is a missing rating:
 Columns named in `CONTEXT` describe a rating and are not axes. `write_judgements` writes all of them.
 """
 
-import csv
 import io
-import math
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +21,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from editloop.content import write_file
+from editloop.data.table_file import TableFault, TableRow, id_fault, number_fault, open_table, parse_number
 from editloop.data.vocabulary import AXES, EditTask, Judgement
 from editloop.errors import EditLoopError, listed_faults
 from editloop.statistics.agreement import Level, table_agreement
@@ -34,18 +33,10 @@ UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
 """Time of ratings whose time is unknown. It is the same for all, so that no drift is computed from it."""
 
 
-class RatingRow(NamedTuple):
-    """One row of the file; an empty cell is ""."""
-
-    line: int
-    """Line number in the file; in Parquet the row number plus 1."""
-    cells: dict[str, str]
-
-
 class RatingsTable(NamedTuple):
     """A table whose cells are checked; `axes` are the columns that hold ratings."""
 
-    rows: list[RatingRow]
+    rows: list[TableRow]
     axes: list[str]
 
 
@@ -76,9 +67,9 @@ def read_table(path: Path, level: Level = "ordinal") -> RatingsTable:
         first.setdefault(key, row.line)
         if level != "nominal":
             for axis in axes:
-                if row.cells[axis] and not _finite(row.cells[axis]):
+                if rule := number_fault(row.cells[axis]):
                     faults.append(
-                        f"{path}:{row.line}: {axis} = {row.cells[axis]!r}: not a number; at level {level} ratings are "
+                        f"{path}:{row.line}: {axis} = {row.cells[axis]!r}: {rule}; at level {level} ratings are "
                         "numbers, and a missing one is an empty cell"
                     )
     _raise(path, faults)
@@ -101,7 +92,7 @@ def agreement_of_table(table: RatingsTable, level: Level) -> dict[str, Any]:
     for axis in table.axes:
         rated_cells = [row.cells for row in table.rows if row.cells[axis]]
         by_axis[axis] = table_agreement(
-            [cells[axis] if level == "nominal" else float(cells[axis]) for cells in rated_cells],
+            [cells[axis] if level == "nominal" else parse_number(cells[axis]) for cells in rated_cells],
             [cells["item"] for cells in rated_cells],
             [cells["rater"] for cells in rated_cells],
             groups=[cells.get("task") or cells["item"] for cells in rated_cells],
@@ -188,7 +179,9 @@ def _judgement(cells: dict[str, str], task: str, candidate: str, position: int, 
     missing = [axis for axis in AXES if not cells[axis]]
     if missing:
         raise ValueError(f"{missing[0]} is empty; a judgement has both ratings, or none at all")
-    levels = {axis: float(cells[axis]) for axis in AXES}
+    if rule := number_fault(cells.get("seconds", "")):
+        raise ValueError(f"seconds = {cells['seconds']!r}: {rule}")
+    levels = {axis: parse_number(cells[axis]) for axis in AXES}
     return Judgement.model_validate(
         {
             "task_id": task,
@@ -196,7 +189,7 @@ def _judgement(cells: dict[str, str], task: str, candidate: str, position: int, 
             "annotator": cells["rater"],
             **{axis: int(level) if level == int(level) else level for axis, level in levels.items()},
             "position": cells.get("position") or position,
-            "seconds": cells.get("seconds") or None,
+            "seconds": parse_number(cells["seconds"]) if cells.get("seconds") else None,
             "annotation_id": number,
             "created_at": cells.get("created_at") or UNKNOWN_TIME,
         }
@@ -211,66 +204,32 @@ def _faults(error: ValueError) -> Iterator[str]:
         yield f"{details['loc'][0]} = {details['input']!r}: {str(details['msg'])[0].lower()}{str(details['msg'])[1:]}"
 
 
-def _read(path: Path) -> tuple[list[str], list[RatingRow], list[str]]:
+def _read(path: Path) -> tuple[tuple[str, ...], list[TableRow], list[str]]:
     """Return header, rows and faults of single rows.
 
     Raises:
         EditLoopError: The file is no ratings table at all.
     """
-    if not path.is_file():
-        raise EditLoopError(f"{path}: no such file; give a CSV or parquet table of ratings.")
-    lines = _parquet_lines(path) if path.suffix == ".parquet" else _csv_lines(path)
-    try:
-        _, header = next(lines, (0, []))
-        header = [name.strip() for name in header]
-        wrong = [f"{path}: no column {name!r}" for name in KEYS if name not in header]
-        wrong += [
-            f"{path}: column {name!r} stands twice" for name in sorted({n for n in header if header.count(n) > 1})
-        ]
-        wrong += [f"{path}: column {number} has no name" for number, name in enumerate(header, start=1) if not name]
-        if not wrong and not set(header) - set(KEYS + CONTEXT):
-            wrong.append(f"{path}: no column of ratings beside {', '.join(header)}")
-        if wrong:
-            columns = (
-                f"Its columns: {', '.join(header) or 'none'}. Needed are item, rater and one an axis, between commas."
-            )
-            raise EditLoopError("\n".join([*wrong, columns]))
-        rows, faults = [], []
-        for line, cells in lines:
-            if not any(cells):
-                continue
-            if len(cells) != len(header):
-                faults.append(f"{path}:{line}: {len(cells)} cells; the header has {len(header)} columns")
-                continue
-            rows.append(RatingRow(line, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}))
-    except (UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
-        raise EditLoopError(f"{path}: not a table in UTF-8 CSV or parquet ({error}).") from error
-    return header, rows, faults
-
-
-def _csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, strict=True)
-        for cells in reader:
-            yield reader.line_num, cells
-
-
-def _parquet_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    table = pq.read_table(path)
-    yield 1, list(table.column_names)
-    for number, row in enumerate(table.to_pylist(), start=2):
-        yield number, ["" if value is None or value != value else str(value) for value in row.values()]
+    table = open_table(path, KEYS + AXES + CONTEXT)
+    wrong = [f"{path}: no column {name!r}" for name in KEYS if name not in table.columns]
+    if not wrong and not set(table.columns) - set(KEYS + CONTEXT):
+        wrong.append(f"{path}: no column of ratings beside {', '.join(table.columns)}")
+    if wrong:
+        columns = f"Its columns: {', '.join(table.columns) or 'none'}. Needed are item, rater and one an axis."
+        raise EditLoopError("\n".join([*wrong, columns]))
+    rows, faults = [], []
+    for row in table.rows:
+        if isinstance(row, TableFault):
+            faults.append(f"{path}:{row.line}: {row.rule}")
+            continue
+        rows.append(row)
+        if rule := id_fault(row.cells["item"]):
+            faults.append(f"{path}:{row.line}: item = {row.cells['item']!r}: {rule}")
+    return table.columns, rows, faults
 
 
 def _by_id(task: EditTask) -> list[Any]:
     return sorted(task.candidates, key=lambda candidate: candidate.candidate_id)
-
-
-def _finite(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def _raise(path: Path, faults: Sequence[str]) -> None:

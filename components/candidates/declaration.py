@@ -11,8 +11,9 @@ class CandidatesParameters(StageParameters):
     editor: str = "tiny-editor"
     """The editor: a diffusers folder, a shipped name, models:/editor@champion, or in a run form the name of a
     registered editor, which means its champion."""
-    per_task: int = Field(4, ge=1)
-    """Edits per task. They are compared with each other, so the number of pairs grows with the square."""
+    per_task: int = Field(4, ge=0)
+    """Edits per task. They are compared with each other, so the number of pairs grows with the square. 0 asks no
+    editor: the candidates are the edits that the input brings along."""
     steps: int = Field(8, ge=1)
     """Denoising steps of an edit."""
     seed: int = 0

@@ -11,7 +11,7 @@ from PIL import Image
 from components.editor_eval.declaration import EditorEvalParameters
 from editloop.content import complete_folder, read_manifest, sha256_json, write_json
 from editloop.data.edits_file import EditRow, read_edits
-from editloop.data.picture_file import file_picture_sha256, load_image
+from editloop.data.picture_file import file_picture_sha256, load_image, load_images
 from editloop.data.picture_size import resampled
 from editloop.errors import EditLoopError
 from editloop.evaluation.gates.decision import SuiteMeasurement, decide
@@ -31,6 +31,8 @@ CHUNK = 128
 """Tasks that are edited at a time."""
 SHOWN = 12
 """Tasks on the contact sheet: the first held-out tasks, not the best ones."""
+REFERENCE_SIDE = 512
+"""Pixels. Longest side of a reference image beside them."""
 EDITORS = ("base", "tuned")
 Pictures = Sequence[NDArray[np.uint8]]
 """One image per task, each (height, width, 3)."""
@@ -63,14 +65,15 @@ def run_editor_eval(
         The figures of `evaluation.json` that are numbers, and those of `register_editor`.
 
     Raises:
-        EditLoopError: The gate is faulty, a row lacks the target that the gate needs, a judge cannot be opened, an
-            editor cannot take an instruction, or the editors work at different sizes. Nothing is edited then.
+        EditLoopError: The gate is faulty, a row lacks the target that the gate needs, a judge cannot be opened, the
+            editors work at different sizes, or one cannot take a task. Nothing is edited then.
     """
     from editloop.evaluation.editor_benchmark import VersionedEditor, open_benchmarks
     from editloop.evaluation.editor_suites.editing import EditorSampling, editor_version
-    from editloop.models.editors.instruction_check import check_instructions
     from editloop.models.editors.opening import find_editor, open_editor
     from editloop.models.editors.sampling import edit
+    from editloop.models.editors.sources import working_references
+    from editloop.models.editors.task_check import check_rows
 
     settings, rows = read_gate(parameters.gate), read_edits(edits)
     without = [row.id for row in rows if row.target is None]
@@ -84,7 +87,7 @@ def run_editor_eval(
     benchmarks = open_benchmarks(settings.benchmarks, reward_sha256)
     models = {"base": open_editor(parameters.base), "tuned": open_editor(editor / "editor")}
     for model in models.values():
-        check_instructions(model, ((row.id, row.instruction) for row in rows))
+        check_rows(model, rows)
     shapes = [load_image(row.source).size for row in rows]
     sizes, tuned_sizes = ([model.size_for(height, width) for width, height in shapes] for model in models.values())
     if sizes != tuned_sizes:
@@ -96,11 +99,13 @@ def run_editor_eval(
     for start in track(range(0, len(rows), CHUNK), description="editor_eval"):
         part, at = rows[start : start + CHUNK], sizes[start : start + CHUNK]
         sources = [resampled(load_image(row.source), size) for row, size in zip(part, at, strict=True)]
+        references = [working_references(models["base"], load_images(row.references)) for row in part]
         targets = [resampled(load_image(row.target), size) for row, size in zip(part, at, strict=True) if row.target]
         for number in range(parameters.samples):
             seeds = [noise_seed(parameters.seed, sha256_json([row.id]), number) for row in part]
+            instructions = [row.instruction for row in part]
             edited_pictures = {
-                name: edit(model, [row.instruction for row in part], sources, seeds=seeds, steps=parameters.steps)
+                name: edit(model, instructions, sources, seeds=seeds, references=references, steps=parameters.steps)
                 for name, model in models.items()
             }
             comparison.add(sources, targets, edited_pictures, first=number == 0)
@@ -127,8 +132,15 @@ def run_editor_eval(
         )
         write_json(out / "evaluation.json", report)
         write_json(out / "gate.json", decision)
-        contact_sheet([row.instruction for row in rows[:SHOWN]], comparison.shown).save(out / "contact-sheet.png")
-        _write_pictures(out, rows[:SHOWN], comparison)
+        shown = rows[:SHOWN]
+        small = [[load_image(path, REFERENCE_SIDE) for path in row.references] for row in shown]
+        sheet = contact_sheet(
+            [row.instruction for row in shown],
+            comparison.shown,
+            references=[[np.asarray(image) for image in images] for images in small],
+        )
+        sheet.save(out / "contact-sheet.png")
+        _write_pictures(out, shown, comparison, small)
         pictures = {"The first held-out tasks": out / "contact-sheet.png"}
         (out / "page.html").write_text(gate_page("Editor evaluation", decision, pictures=pictures))
     figures = {name: float(value) for name, value in report.items() if isinstance(value, int | float)}
@@ -216,7 +228,9 @@ def _clusters(rows: list[EditRow]) -> tuple[str, ...]:
     return tuple(file_picture_sha256(row.source) for row in rows)
 
 
-def _write_pictures(out: Path, rows: list[EditRow], comparison: _EditorComparison) -> None:
+def _write_pictures(
+    out: Path, rows: list[EditRow], comparison: _EditorComparison, references: Sequence[Sequence[Image.Image]]
+) -> None:
     """Write `contact-sheet.json` and its images, for pages with a layout of their own."""
     (out / "contact-sheet").mkdir()
     edits: list[dict[str, Any]] = []
@@ -225,5 +239,9 @@ def _write_pictures(out: Path, rows: list[EditRow], comparison: _EditorCompariso
         for column in COLUMNS[:3]:
             line[column] = f"contact-sheet/{number}-{column}.png"
             Image.fromarray(comparison.shown[column][number]).save(out / line[column])
+        names = [f"contact-sheet/{number}-image-{place + 2}.png" for place in range(len(row.references))]
+        for name, image in zip(names, references[number], strict=True):
+            image.save(out / name)
+        line |= {"references": names} if names else {}
         edits.append(line | {f"{name}_right": bool(flags[number]) for name, flags in comparison.shown_right.items()})
     write_json(out / "contact-sheet.json", {"edits": edits})

@@ -85,10 +85,10 @@ def fine_tune(
         The curves: {"steps", "evaluations"}.
 
     Raises:
-        EditLoopError: A row has no target, or the editor cannot be opened. Nothing is trained then.
+        EditLoopError: A row has no target, or the editor cannot be opened or take a task. Nothing is trained then.
     """
-    from editloop.models.editors.instruction_check import check_instructions
     from editloop.models.editors.opening import find_editor, outline_editor
+    from editloop.models.editors.task_check import check_rows
 
     rows = read_edits(edits)
     without_target = [row.id for row in rows if row.target is None]
@@ -98,7 +98,7 @@ def fine_tune(
             "its result as `target`; the curate stage writes such rows."
         )
     start = find_editor(editor)
-    check_instructions(outline_editor(start), ((row.id, row.instruction) for row in rows))
+    check_rows(outline_editor(start), rows)
     training_facts = {
         "editor": editor,
         "edits": read_manifest(edits)["sha256"],

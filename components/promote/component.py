@@ -22,8 +22,8 @@ def promote(
     Args:
         model: The reward model, as stage reward wrote it.
         benchmark: Figures and verdict, as stage benchmark wrote them.
-        dataset: The preference pairs that the model was trained on.
-        version: The version that stage dataset wrote with them, a JSON file.
+        dataset: The pairs or the teacher's rows that the model was trained on.
+        version: The version that was written with them, a JSON file.
         promotion: What the registry did.
         metrics: Figures for the UI.
         page: Page for the UI.

@@ -19,8 +19,12 @@ PROMOTE = Stage(
     inputs=(
         StageFile("model", "The reward model, as stage reward wrote it.", type="Model"),
         StageFile("benchmark", "Figures and verdict, as stage benchmark wrote them.", type="Artifact"),
-        StageFile("dataset", "The preference pairs that the model was trained on.", skip=unread_shards()),
-        StageFile("version", "The version that stage dataset wrote with them, a JSON file.", type="Artifact"),
+        StageFile(
+            "dataset",
+            "The pairs or the teacher's rows that the model was trained on.",
+            skip=unread_shards(),
+        ),
+        StageFile("version", "The version that was written with them, a JSON file.", type="Artifact"),
     ),
     outputs=(StageFile("output", "What the registry did.", "promotion", "Artifact"),),
     pipelines=("train-reward",),

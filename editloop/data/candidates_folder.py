@@ -9,6 +9,7 @@ from editloop.content import RESTORE
 from editloop.data.vocabulary import EditTask, Record
 from editloop.errors import EditLoopError
 from editloop.settings_file import setting_faults
+from editloop.text_file import file_bytes
 
 Line = TypeVar("Line", bound=Record)
 
@@ -24,7 +25,7 @@ def read_lines(path: Path, kind: type[Line]) -> list[Line]:
         EditLoopError: The file cannot be read, or a line is no such record.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = file_bytes(path).decode().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise EditLoopError(f"{path}: cannot be read ({type(error).__name__}). {RESTORE}") from error
     return [_record(path, number, line, kind) for number, line in enumerate(lines, start=1) if line.strip()]

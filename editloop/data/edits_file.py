@@ -283,11 +283,23 @@ def path_fault(folder: Path, name: str) -> str | None:
         What is wrong with the path, or None.
     """
     try:
-        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+        if not (folder / name).resolve().is_relative_to(_folder_of_links(folder)):
             return f"leaves the folder {folder}; copy the picture into it"
     except (OSError, ValueError, RuntimeError) as error:
         return f"not a path ({first_line(error)})"
     return None
+
+
+def _folder_of_links(folder: Path) -> Path:
+    """Return the folder that the files of a folder may be links into: itself, or the Hub's cache that it is part of.
+
+    There a snapshot's files are links into the folder `blobs` two levels above.
+    """
+    resolved = folder.resolve()
+    for revision in (resolved, *resolved.parents):
+        if revision.parent.name == "snapshots" and (revision.parent.parent / "blobs").is_dir():
+            return revision.parent.parent
+    return resolved
 
 
 def stated_path(folder: Path, name: str) -> Path:
@@ -304,8 +316,16 @@ def stated_path(folder: Path, name: str) -> Path:
     return folder / next((form for form in forms if os.path.lexists(folder / form)), name)
 
 
-def _picture_fault(folder: Path, name: str) -> str | None:
-    """Return what is wrong with the image that a file states as `name`, or None."""
+def picture_path_fault(folder: Path, name: str) -> str | None:
+    """Check that a path names a file inside a folder. The file is not opened.
+
+    Args:
+        folder: The folder of the file with the path.
+        name: The path as the file states it.
+
+    Returns:
+        What is wrong with the path, or None.
+    """
     if ADDRESS.match(name):
         return "an address; download the picture and give its path below the folder"
     path = stated_path(folder, name)
@@ -314,11 +334,18 @@ def _picture_fault(folder: Path, name: str) -> str | None:
     if fault := path_fault(folder, name):
         return fault
     try:
-        if not path.is_file():
-            return f"no such file below {folder}"
-        file_picture_sha256(path)
+        return None if path.is_file() else f"no such file below {folder}"
     except OSError as error:
         return f"not a path ({first_line(error)})"
+
+
+def _picture_fault(folder: Path, name: str) -> str | None:
+    """Return what is wrong with the image that a file states as `name`, or None."""
+    if fault := picture_path_fault(folder, name):
+        return fault
+    path = stated_path(folder, name)
+    try:
+        file_picture_sha256(path)
     except EditLoopError as error:
         return str(error).removeprefix(f"{path}: ")
     return None

@@ -13,6 +13,7 @@ import re
 import struct
 import warnings
 import zlib
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -66,10 +67,22 @@ def load_image(path: Path, size: int | None = None) -> Image.Image:
     Raises:
         EditLoopError: The image is missing, broken, too large, too small, or in another format.
     """
-    picture = _read_file(path)
+    picture = read_picture(read_picture_file(path), str(path))
     if size is not None:
         picture.thumbnail((size, size), Image.Resampling.LANCZOS)
     return picture
+
+
+def load_images(paths: Iterable[Path]) -> list[NDArray[np.uint8]]:
+    """Return the images of some files, uint8 (height, width, 3).
+
+    Args:
+        paths: The files.
+
+    Raises:
+        EditLoopError: As in `load_image`.
+    """
+    return [np.asarray(load_image(path)) for path in paths]
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -112,6 +125,28 @@ def read_picture(data: bytes, name: str) -> Image.Image:
         # Pillow's own message has a memory address, and one fault must always read the same
         reason = "unknown format" if isinstance(error, UnidentifiedImageError) else first_line(error)
         raise EditLoopError(f"{name}: not a readable PNG, JPEG, WebP or AVIF picture ({reason})") from None
+
+
+def read_picture_file(path: Path) -> bytes:
+    """Return the bytes of an image file. Nothing but a regular file is opened, and no more is read than an image has.
+
+    Args:
+        path: The file, or a link to it.
+
+    Raises:
+        EditLoopError: It is missing, no regular file, or cannot be read.
+    """
+    try:
+        if kind := path_kind(path):
+            raise EditLoopError(f"{path}: {kind}; give an image file")
+        with path.open("rb") as stream:
+            return stream.read(LARGEST_FILE + 1)
+    except FileNotFoundError:
+        raise EditLoopError(f"{path}: no such file") from None
+    except OSError as error:
+        raise EditLoopError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # a NUL in the path
+        raise EditLoopError(f"{path}: not a path ({first_line(error)})") from None
 
 
 def picture_sha256(picture: Image.Image | NDArray[np.uint8]) -> str:
@@ -181,19 +216,6 @@ def first_line(error: BaseException) -> str:
 def _file_picture_sha256(path: Path, inode: int, changed: int, size: int) -> str:
     """Cached by what changes with a file."""
     return picture_sha256(load_image(path))
-
-
-def _read_file(path: Path) -> Image.Image:
-    try:
-        if kind := path_kind(path):
-            raise EditLoopError(f"{path}: {kind}; give an image file")
-        with path.open("rb") as stream:
-            data = stream.read(LARGEST_FILE + 1)
-    except FileNotFoundError:
-        raise EditLoopError(f"{path}: no such file") from None
-    except OSError as error:
-        raise EditLoopError(f"{path}: cannot be read ({error.strerror})") from None
-    return read_picture(data, str(path))
 
 
 def _decode(data: bytes, name: str) -> Image.Image:

@@ -22,13 +22,24 @@ from editloop.datasets.votes import Votes, read_votes, write_votes
 from editloop.datasets.withdrawal import Withdrawn
 from editloop.errors import EditLoopError
 from editloop.progress import track
+from editloop.text_file import file_bytes
 
 TASKS_A_TIME = 256
 """Tasks whose pairs are computed together."""
 NOTHING = Withdrawn()
 INPUTS = ("judgements_sha256", "candidates_sha256")
-FACTS_OF_JUDGEMENTS = ("export_sha256", "answers_sha256", "config_sha256", "campaign_key", "gates", "alpha", "accepted")
-"""Facts of the judgements' summary that go into the dataset's manifest. Imported ratings lack those of a campaign."""
+FACTS_OF_JUDGEMENTS = (
+    "export_sha256",
+    "answers_sha256",
+    "config_sha256",
+    "campaign_key",
+    "gates",
+    "alpha",
+    "accepted",
+    "origin",
+)
+"""Facts of the judgements' summary that go into the dataset's manifest. Imported ratings lack those of a campaign, and
+have an origin instead."""
 
 
 class NoPairsError(EditLoopError):
@@ -137,7 +148,7 @@ def publish_dataset(folder: Path) -> DatasetVersion:
 
 def _read_summary(path: Path) -> dict[str, JsonValue]:
     try:
-        return TypeAdapter(dict[str, JsonValue]).validate_json(path.read_bytes())
+        return TypeAdapter(dict[str, JsonValue]).validate_json(file_bytes(path))
     except (OSError, ValidationError) as error:
         raise EditLoopError(f"{path}: no summary of judgements. {RESTORE}") from error
 

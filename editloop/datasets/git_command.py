@@ -7,7 +7,6 @@ would change the result are overridden.
 
 import io
 import os
-import re
 import subprocess
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -102,8 +101,7 @@ def _run(
     completed = subprocess.run(command, cwd=folder, env=environment, input=stdin, capture_output=True, check=False)
     if completed.returncode not in accepted:
         words = " ".join((completed.stderr or completed.stdout).decode(errors="replace").split())
-        message = f"dataset repository {folder}: git {' '.join(arguments[-6:])}: {words}"
-        raise EditLoopError(re.sub(r"://[^/\s@]+@", "://***@", message))  # an address may hold a password
+        raise EditLoopError(f"dataset repository {folder}: git {' '.join(arguments[-6:])}: {words}")
     return completed
 
 

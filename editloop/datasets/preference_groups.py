@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from editloop.data.picture_file import UNREADABLE, first_line
 from editloop.data.picture_size import Picture, shrink
 from editloop.data.vocabulary import AXES
-from editloop.datasets.shards import PICTURES, REFERENCES, has_references, shards
+from editloop.datasets.shards import PICTURES, REFERENCES, shards
 from editloop.errors import EditLoopError
 
 ROW_COLUMNS = ["task_id", "task_type", "instruction", "candidate_id", "editor", "if_mean", "vq_mean"]
@@ -60,6 +60,14 @@ class PreferenceGroup:
     def key(self) -> str:
         """The task id, as the group's name."""
         return self.task_id
+
+
+class PictureSizes(NamedTuple):
+    """Sizes of a group's images."""
+
+    source: Size
+    references: list[Size]
+    edits: list[Size]
 
 
 class LazyPictures(Sequence[Picture]):
@@ -108,7 +116,6 @@ class PreferenceGroups(Sequence[PreferenceGroup]):
         """
         self._side = side
         self._columns = [name for name in PICTURES if targets or name != "target"]
-        self._columns += [REFERENCES] if has_references(dataset, split) else []
         self._open = lru_cache(OPEN_SHARDS)(parquet.ParquetFile)
         self._groups: list[tuple[Path, int]] = []
         """Shard and number of each row group of the split."""
@@ -119,6 +126,7 @@ class PreferenceGroups(Sequence[PreferenceGroup]):
             self._groups += [(path, group) for group in range(file.num_row_groups)]
             sizes += [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             self._rows += file.read(columns=ROW_COLUMNS).to_pylist()
+        self._columns += {REFERENCES} & {*file.schema_arrow.names}  # which all shards have, or none
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
         self._places: dict[str, list[int]] = {}
         for index, row in enumerate(self._rows):
@@ -132,6 +140,11 @@ class PreferenceGroups(Sequence[PreferenceGroup]):
     def __len__(self) -> int:
         return len(self._tasks)
 
+    @property
+    def have_references(self) -> bool:
+        """Whether some task of the dataset has reference images."""
+        return REFERENCES in self._columns
+
     def sizes(self) -> list[tuple[str, int]]:
         """Return task id and number of candidates of each group, without reading images."""
         return [(task, len(self._places[task])) for task in self._tasks]
@@ -140,11 +153,15 @@ class PreferenceGroups(Sequence[PreferenceGroup]):
         """Return task id and instruction of each group, without reading images."""
         return [(task, self._rows[self._places[task][0]]["instruction"]) for task in self._tasks]
 
-    def picture_sizes(self) -> Iterator[tuple[str, Size, list[Size]]]:
-        """Yield task id, size of the source and sizes of the edits of each group, in pixels. Decodes no image."""
+    def picture_sizes(self) -> Iterator[PictureSizes]:
+        """Yield the sizes of each group's images. Decodes none."""
         for task in self._tasks:
             encoded = [self._pictures(row) for row in self._places[task]]
-            yield task, _size(encoded[0]["source"]), [_size(pictures["image"]) for pictures in encoded]
+            yield PictureSizes(
+                _size(encoded[0]["source"]),
+                [_size(reference) for reference in encoded[0].get(REFERENCES, ())],
+                [_size(pictures["image"]) for pictures in encoded],
+            )
 
     @overload
     def __getitem__(self, index: int) -> PreferenceGroup: ...

@@ -1,7 +1,7 @@
 """The dataset repository: a git repository whose large folders DVC stores, with one tag per version.
 
-It has one folder per kind of data, `preferences/` and `curated/`. Beside each, git tracks two files: who judged and
-where a version came from (LINEAGE), and which tasks and images it contains (CONTENTS). With them
+It has one folder per kind of data, `preferences/`, `curated/` and `taught/`. Beside each, git tracks two files: who
+judged and where a version came from (LINEAGE), and which tasks and images it contains (CONTENTS). With them
 `editloop.datasets.versions` searches a thousand versions without fetching one. The tag is set last, after the content
 was pushed and the commit is on the branch, so a tag means that the content can be fetched.
 """
@@ -14,14 +14,16 @@ from typing import TypedDict
 
 from pydantic import BaseModel
 
+from editloop.addresses import without_secrets
 from editloop.content import read_manifest, write_file
 from editloop.datasets.checkout import checkout
 from editloop.datasets.git_command import git, git_objects
+from editloop.datasets.settings import DatasetSettings
 from editloop.errors import EditLoopError
 from editloop.settings_file import FrozenModel
 
-FOLDER, CURATED = "preferences", "curated"
-"""Kinds of data: experts' preferences, and edits chosen for training."""
+FOLDER, CURATED, TAUGHT = "preferences", "curated", "taught"
+"""Kinds of data: experts' preferences, edits chosen for training, and edits that a teacher has judged."""
 LINEAGE, CONTENTS = f"{FOLDER}.lineage.json", f"{FOLDER}.contents.json"
 IGNORED = ".gitignore"
 
@@ -61,18 +63,32 @@ class CuratedOrigin(FrozenModel):
     """sha256 of the reward model whose scores decided."""
 
 
+class TaughtOrigin(FrozenModel):
+    """What a version of a teacher's judged edits was made from."""
+
+    images: tuple[str, ...]
+    """sha256 of every source and edit."""
+    files: dict[str, str]
+    """sha256 of the files that its rows came from, by name."""
+
+
+VersionOrigin = DatasetOrigin | CuratedOrigin | TaughtOrigin
+KINDS: dict[type[VersionOrigin], str] = {DatasetOrigin: FOLDER, CuratedOrigin: CURATED, TaughtOrigin: TAUGHT}
+"""The kind of data that each origin belongs to."""
+
+
 def tag_of(sha256: str, kind: str = FOLDER) -> str:
     """Return the tag of a dataset.
 
     Args:
         sha256: The sha256 in the dataset's manifest.
-        kind: FOLDER or CURATED.
+        kind: FOLDER, CURATED or TAUGHT.
     """
     return f"{kind}-{sha256[:12]}"
 
 
 def commit_dataset(
-    dataset: Path, *, repo: str, remote: str, message: str, origin: DatasetOrigin | CuratedOrigin | None = None
+    dataset: Path, *, repo: str, remote: str, message: str, origin: VersionOrigin | None = None
 ) -> DatasetVersion:
     """Add a complete folder to the repository as a tagged version. Content that is there already adds nothing.
 
@@ -90,7 +106,7 @@ def commit_dataset(
     from editloop.datasets import dvc_store
 
     sha256 = str(read_manifest(dataset, check=True)["sha256"])
-    kind = CURATED if isinstance(origin, CuratedOrigin) else FOLDER
+    kind = KINDS[type(origin)] if origin else FOLDER
     tag = tag_of(sha256, kind)
     with checkout(repo) as work:
         folder = work.folder
@@ -107,7 +123,9 @@ def commit_dataset(
                 if work.push():
                     git(folder, "tag", "--annotate", tag, "--message", sha256)
                     work.push_tag(tag)
-        return DatasetVersion(dvc_rev=git(folder, "rev-list", "-n", "1", tag), tag=tag, sha256=sha256, repo=repo)
+        return DatasetVersion(
+            dvc_rev=git(folder, "rev-list", "-n", "1", tag), tag=tag, sha256=sha256, repo=without_secrets(repo)
+        )
 
 
 def fetch_dataset(version: DatasetVersion, target: Path) -> None:
@@ -123,7 +141,7 @@ def fetch_dataset(version: DatasetVersion, target: Path) -> None:
     """
     from editloop.datasets import dvc_store
 
-    with checkout(version["repo"]) as work, tempfile.TemporaryDirectory() as temporary:
+    with checkout(_readable_address(version["repo"])) as work, tempfile.TemporaryDirectory() as temporary:
         _check_history(work.folder, version)
         kind, _, _ = version["tag"].rpartition("-")
         fetched = Path(temporary) / kind
@@ -149,7 +167,10 @@ def read_version(path: Path) -> DatasetVersion:
     except (OSError, ValueError, AttributeError):
         is_version = False
     if not is_version:
-        raise EditLoopError(f"{path}: not a version file. Give the one that stage dataset or curate wrote beside it.")
+        raise EditLoopError(
+            f"{path}: not a version file. Give the one that stage dataset, stage curate or `editloop teacher publish` "
+            "wrote."
+        )
     return version
 
 
@@ -199,6 +220,12 @@ def _pointer(folder: Path, version: DatasetVersion, kind: str) -> bytes:
             "version of a dataset; fetch that version from another clone."
         )
     return pointer
+
+
+def _readable_address(recorded: str) -> str:
+    """Return a repository's address with the log-in that a version's record leaves out, where the settings have it."""
+    own = DatasetSettings().dataset_repo
+    return own if own and without_secrets(own) == recorded else recorded
 
 
 def _check_history(folder: Path, version: DatasetVersion) -> None:

@@ -1,6 +1,6 @@
 """Settings of the dataset repository."""
 
-from editloop.environment import EnvironmentSettings
+from editloop.environment import EnvironmentSettings, PublicAddress
 
 
 class DatasetSettings(EnvironmentSettings):
@@ -8,5 +8,5 @@ class DatasetSettings(EnvironmentSettings):
 
     dataset_repo: str | None = None
     """Folder or git address of the repository that holds the dataset's versions."""
-    dataset_remote: str | None = None
+    dataset_remote: PublicAddress | None = None
     """DVC remote of that repository: a folder, or s3://bucket/prefix."""

@@ -78,19 +78,6 @@ def shards(dataset: Path, kind: Kind, split: str) -> list[Path]:
     return paths
 
 
-def has_references(dataset: Path, split: str) -> bool:
-    """Return whether the candidates of a dataset folder have the column of reference images.
-
-    Args:
-        dataset: The dataset folder.
-        split: `train`, `validation` or `test`.
-
-    Raises:
-        EditLoopError: The folder has no shards of the split, or broken ones.
-    """
-    return REFERENCES in pq.read_schema(shards(dataset, "candidates", split)[0]).names
-
-
 class ShardWriter:
     """Writes the shards of one split, holding a bounded number of rows in memory. Equal rows give equal bytes.
 

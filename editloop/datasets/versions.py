@@ -15,7 +15,7 @@ from editloop.errors import EditLoopError
 
 TAGS_A_CALL = 1000
 """Tags on one command line of git: about 25 KB."""
-LINEAGE_KEYS = ("judgements_sha256", "candidates_sha256", "parent", "edits_sha256", "reward_sha256")
+LINEAGE_KEYS = ("judgements_sha256", "candidates_sha256", "parent", "edits_sha256", "reward_sha256", "files")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class VersionLineage:
     """Of curated edits: sha256 of the edits that were chosen from."""
     reward_sha256: str | None = None
     """Of curated edits: sha256 of the reward model that chose."""
+    files: dict[str, str] | None = None
+    """Of a teacher's judged edits: sha256 of the files that they came from, by name."""
 
 
 def versions(repo: str, kind: str = FOLDER) -> list[VersionLineage]:
@@ -45,7 +47,7 @@ def versions(repo: str, kind: str = FOLDER) -> list[VersionLineage]:
 
     Args:
         repo: Folder or git address of the repository.
-        kind: FOLDER or CURATED of `editloop.datasets.repository`.
+        kind: FOLDER, CURATED or TAUGHT of `editloop.datasets.repository`.
 
     Raises:
         EditLoopError: A tag or a lineage file is broken; the message names it.
@@ -54,12 +56,13 @@ def versions(repo: str, kind: str = FOLDER) -> list[VersionLineage]:
         return _lineages(folder, repo, _tags(folder, kind), kind) if folder else []
 
 
-def versions_with(repo: str, text: str) -> list[VersionLineage]:
-    """Return the preference versions that contain an annotator, a task or an image, oldest first.
+def versions_with(repo: str, text: str, kind: str = FOLDER) -> list[VersionLineage]:
+    """Return the versions of one kind of data that contain an annotator, a task or an image, oldest first.
 
     Args:
         repo: Folder or git address of the repository.
         text: The annotator's name, the task's id, or the image's sha256.
+        kind: FOLDER, CURATED or TAUGHT of `editloop.datasets.repository`.
 
     Raises:
         EditLoopError: A tag or a lineage file is broken; the message names it.
@@ -67,8 +70,8 @@ def versions_with(repo: str, text: str) -> list[VersionLineage]:
     with _repository(repo) as folder:
         if not folder:
             return []
-        lineages = _lineages(folder, repo, _tags(folder))
-        matching_tags = _holding(folder, [lineage.tag for lineage in lineages], text)
+        lineages = _lineages(folder, repo, _tags(folder, kind), kind)
+        matching_tags = _holding(folder, [lineage.tag for lineage in lineages], text, kind)
         return [lineage for lineage in lineages if lineage.tag in matching_tags or text in (lineage.annotators or ())]
 
 
@@ -122,13 +125,13 @@ def _lineages(
     return lineages
 
 
-def _holding(folder: Path, tags: Sequence[str], text: str) -> set[str]:
+def _holding(folder: Path, tags: Sequence[str], text: str, kind: str) -> set[str]:
     """Return the tags whose CONTENTS file contains the text as a JSON string."""
     matching_tags: set[str] = set()
     pattern = json.dumps(text, ensure_ascii=False)
     for start in range(0, len(tags), TAGS_A_CALL):
         batch = tags[start : start + TAGS_A_CALL]
-        arguments = ("--fixed-strings", "--name-only", "-e", pattern, *batch, "--", CONTENTS)
+        arguments = ("--fixed-strings", "--name-only", "-e", pattern, *batch, "--", CONTENTS.replace(FOLDER, kind))
         output = git(folder, "grep", *arguments, accepted=(0, 1))  # 1: no match
         matching_tags |= {line.split(":", 1)[0] for line in output.splitlines()}
     return matching_tags

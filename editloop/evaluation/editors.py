@@ -10,12 +10,19 @@ from numpy.typing import NDArray
 from editloop.content import sha256_json
 from editloop.data.edits_file import EditRow
 from editloop.data.held_out import hold_out
-from editloop.data.picture_file import load_image
+from editloop.data.picture_file import load_image, load_images
 from editloop.data.picture_size import Picture, resampled
 from editloop.evaluation.oracle import Oracle, oracle
 from editloop.models.editors.protocol import Conditioning, Editor
-from editloop.models.editors.sampling import group_by_size, integrate, working_picture
+from editloop.models.editors.sampling import integrate, working_picture
 from editloop.models.editors.settings import Size
+from editloop.models.editors.sources import (
+    References,
+    encode_tasks,
+    group_by_size,
+    working_references,
+)
+from editloop.models.editors.task_check import check_rows
 from editloop.models.judge_protocol import EditGroup, Judge
 from editloop.scoring.chunks import score_in_chunks
 
@@ -54,6 +61,8 @@ class EvaluationTask:
     source: Picture
     wanted: Picture | None
     """The right result; None if it is not known."""
+    references: References = ()
+    """Further images of which the instruction speaks, each at its own working size."""
 
 
 class HeldOut:
@@ -68,19 +77,26 @@ class HeldOut:
             steps: Number of sampling steps.
             guidance: Guidance scale, as for `Editor.velocity`; None takes the editor's own.
             batch: Largest number of tasks in a batch.
+
+        Raises:
+            EditLoopError: The editor cannot take a task. Nothing is encoded then.
         """
+        check_rows(editor, rows)
         self.steps, self.guidance, self.batch = steps, guidance, batch
         self.cases = [_case(row, editor) for row in rows]
         self.period = 1
         """Side, in pixels, of the image patch of one of the network's tokens; 1 until `edits` has run."""
         self._parts: list[tuple[Size, list[int], Conditioning]] = []
         with editor.encoders_at_hand():
-            for size, places in group_by_size([case.source for case in self.cases]).items():
+            sources, references = ([getattr(case, name) for case in self.cases] for name in ("source", "references"))
+            for sizes, places in group_by_size(sources, references).items():
                 for start in range(0, len(places), batch):
                     part = places[start : start + batch]
-                    sources = np.stack([self.cases[at].source for at in part])
-                    condition = editor.encode([self.cases[at].instruction for at in part], sources)
-                    self._parts.append((size, part, condition.to("cpu")))
+                    instructions = [self.cases[at].instruction for at in part]
+                    condition = encode_tasks(
+                        editor, instructions, [sources[at] for at in part], [references[at] for at in part]
+                    )
+                    self._parts.append((sizes.source, part, condition.to("cpu")))
 
     @torch.no_grad()
     def edits(self, editor: Editor, number: int = 0, most: int | None = None) -> list[Picture]:
@@ -140,7 +156,8 @@ def judge_scores(judge: Judge, cases: Sequence[EvaluationTask], edits: Sequence[
         JudgeUnavailableError: The judge cannot be reached.
     """
     groups = [
-        EditGroup(case.instruction, case.source, [edit], case.id) for case, edit in zip(cases, edits, strict=True)
+        EditGroup(case.instruction, case.source, [edit], case.id, case.references)
+        for case, edit in zip(cases, edits, strict=True)
     ]
     rewards = [score.reward for score in score_in_chunks(judge, groups)]
     return np.array([np.nan if reward is None or not np.isfinite(reward) else reward for reward in rewards])
@@ -171,4 +188,5 @@ def _case(row: EditRow, editor: Editor) -> EvaluationTask:
     source = working_picture(editor, load_image(row.source))
     size = (source.shape[0], source.shape[1])
     target = None if row.target is None else resampled(load_image(row.target), size)
-    return EvaluationTask(row.id, row.instruction, source, target)
+    references = working_references(editor, load_images(row.references))
+    return EvaluationTask(row.id, row.instruction, source, target, references)

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editloop.data.edits_file import EditRow
-from editloop.data.picture_file import file_picture_sha256
+from editloop.data.picture_file import file_picture_sha256, load_images
 from editloop.errors import EditLoopError
 from editloop.evaluation.gates.decision import Agreement
 from editloop.evaluation.gates.settings import IndependentJudge
 from editloop.models.judge_protocol import EditGroup, Judge
 from editloop.scoring.chunks import score_in_chunks
 from editloop.scoring.opening import open_judge
+from editloop.text_file import file_bytes
 
 PEOPLE = "verdicts:"
 """Prefix of a judge that is a file of people's verdicts."""
@@ -76,7 +77,7 @@ class JudgeOpinion:
             JudgeUnavailableError: The judge cannot be reached.
         """
         groups = [
-            EditGroup(row.instruction, source, pair, row.id)
+            EditGroup(row.instruction, source, pair, row.id, load_images(row.references))
             for row, source, *pair in zip(rows, sources, base, tuned, strict=True)
         ][: max(0, self.gate_judge.tasks - start)]
         scores = score_in_chunks(self.judge, groups)
@@ -149,7 +150,11 @@ def read_preferences(file: Path) -> dict[str, float]:
         )
     preferences: dict[str, float] = {}
     faults = []
-    for number, line in enumerate(file.read_text("utf-8").split("\n"), start=1):
+    try:
+        lines = file_bytes(file).decode().split("\n")
+    except (OSError, ValueError) as error:
+        raise EditLoopError(f"{file}: no file of JSON lines in UTF-8 ({error}).") from None
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
@@ -161,7 +166,7 @@ def read_preferences(file: Path) -> dict[str, float]:
                 faults.append(f"line {number}: key {key!r} came before")
             else:
                 preferences[key] = PREFERENCES[verdict]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             faults.append(f"line {number}: not a JSON object with key and verdict")
     if faults:
         raise EditLoopError("\n".join([f"{file}: {len(faults)} fault(s).", *faults[:20]]))

@@ -157,4 +157,4 @@ def _samples(
     item: Item, group: PreferenceGroup, editor: str, members: Sequence[int], ratings: NDArray[np.float64]
 ) -> EditorSamples:
     indices = np.array([item.candidates.index(group.candidates[number]) for number in members])
-    return EditorSamples(item.key, item.cluster, editor, indices, ratings[list(members)])
+    return EditorSamples(item.key, item.cluster_name, editor, indices, ratings[list(members)])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from editloop.addresses import without_secrets
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
 from editloop.lineage.mlflow_errors import translate_error
@@ -16,6 +17,14 @@ Found = TypeVar("Found")
 
 class Gap(Exception):  # noqa: N818 - the field's word
     """A link that is missing or does not match. The message begins with the link's name."""
+
+    def __init__(self, message: str):
+        """Keep the message, without secrets of addresses.
+
+        Args:
+            message: What is missing or does not match.
+        """
+        super().__init__(without_secrets(message))
 
 
 @dataclass

@@ -4,14 +4,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from editloop.content import read_manifest
+from editloop.content import read_manifest, sha256_json
+from editloop.data.data_origin import origin_of
 from editloop.datasets.checkout import is_url
-from editloop.datasets.repository import DatasetVersion, fetch_dataset
+from editloop.datasets.repository import TAUGHT, DatasetVersion, fetch_dataset
 from editloop.datasets.settings import DatasetSettings
 from editloop.datasets.versions import versions
 from editloop.datasets.votes import Votes, read_votes
 from editloop.datasets.withdrawal import read_withdrawals
 from editloop.lineage.chain import Chain, Gap, finished_run, look_up
+from editloop.lineage.trace_pictures import edits_manifest
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -49,6 +51,64 @@ def dataset_links(chain: Chain, version: "ModelVersion", run: "Run") -> tuple[di
     return facts, votes
 
 
+def taught_links(chain: Chain, version: "ModelVersion", run: "Run") -> None:
+    """Add the links from a registered model to the teacher's rows that it learnt from, and to the files they came from.
+
+    The rows are fetched from their repository's remote. The chain ends at the sha256 of each file as it was published.
+
+    Args:
+        chain: The chain to extend.
+        version: The registered model version in MLflow.
+        run: The training run in MLflow.
+
+    Raises:
+        Gap: A link is missing or does not hold.
+    """
+    sha256 = _training_data(chain, "teacher's rows", version, run.data.tags.get("editloop.input.dataset"))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "taught"
+        _fetch_data(chain, version, sha256, folder)
+        origin = look_up("source files", lambda: origin_of(read_manifest(folder)))
+    if origin is None:
+        raise Gap("source files: the teacher's rows name none; import them again")
+    chain.add("source files", origin.text())
+
+
+def edits_link(chain: Chain, run: "Run") -> None:
+    """Add the edits folder that a run read, with the published files that it was imported from, if it was.
+
+    The run keeps the folder's manifest, and the folder's sha256 covers its origin.
+
+    Args:
+        chain: The chain to extend.
+        run: The run in MLflow of a stage that reads edits.
+
+    Raises:
+        Gap: The manifest that the run keeps is of other edits, or states another origin than the folder has.
+    """
+    sha256 = run.data.tags.get("editloop.input.edits")
+    if sha256 is None:
+        return
+    manifest = look_up("edits", lambda: edits_manifest(run.info.run_id))
+    if manifest is None:
+        chain.add("edits", f"{sha256} (written by hand)")
+        return
+    if sha256_json(manifest["files"]) != sha256:
+        raise Gap(f"edits: run {run.info.run_id} read {sha256}, and keeps the manifest of other edits")
+    chain.add("edits", sha256)
+    if origin := look_up("source files", lambda: origin_of(manifest)):
+        chain.add("source files", origin.text())
+
+
+def is_taught(version: "ModelVersion") -> bool:
+    """Return whether a registered model learnt from a teacher's rows, by the tag of its data.
+
+    Args:
+        version: The registered model version in MLflow.
+    """
+    return version.tags.get("editloop.dvc_tag", "").startswith(f"{TAUGHT}-")
+
+
 def curated_links(chain: Chain, version: "ModelVersion", run: "Run") -> str:
     """Add the links from a registered editor to its curated edits and the run that chose them.
 
@@ -70,6 +130,7 @@ def curated_links(chain: Chain, version: "ModelVersion", run: "Run") -> str:
         facts = _fetch_data(chain, version, sha256, Path(temporary) / "curated")
     curate_run = finished_run("curate run", "curate", sha256, edits=str(facts.get("edits_sha256")))
     chain.add("curate run", f"{curate_run.info.run_id} ({facts.get('kept')} of edits {facts.get('edits_sha256')})")
+    edits_link(chain, curate_run)
     return str(facts.get("reward_sha256"))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from editloop.addresses import without_secrets
 from editloop.errors import EditLoopError
 from editloop.lineage.retries import is_unreachable
 
@@ -80,7 +81,7 @@ def deleted_experiment(name: str, experiment_id: str) -> EditLoopError:
 def server_name() -> str:
     """Return what messages call the server: its address as the variable has it, without a password in it."""
     address = os.environ.get("MLFLOW_TRACKING_URI", "(MLFLOW_TRACKING_URI is not set)")
-    return f"MLflow at {re.sub(r'//[^/@]*@', '//***@', address)}"
+    return f"MLflow at {without_secrets(address)}"
 
 
 def _meaning(error: "MlflowException") -> str:

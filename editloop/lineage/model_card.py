@@ -67,6 +67,10 @@ CARD = PAGES.from_string(
 )
 
 
+TRAINING = ("base", "base_sha256", "editor", "preset", "algorithm", "seed")
+"""Facts of a model's manifest that its card lists, besides the settings of the training."""
+
+
 class Link(NamedTuple):
     """A row of the card's table of origins."""
 
@@ -112,6 +116,15 @@ def model_card(
         limits=LIMITS.get(kind, LIMITS["edit-reward"]),
         training=training,
     )
+
+
+def training_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a model's training that its card lists, by name.
+
+    Args:
+        facts: Facts of the model's manifest.
+    """
+    return {key: facts[key] for key in TRAINING if key in facts} | (facts.get("training") or {})
 
 
 def card_figures(report: Mapping[str, Any]) -> list[CardFigure]:

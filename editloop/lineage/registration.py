@@ -8,7 +8,7 @@ from editloop.content import read_manifest, sha256_file
 from editloop.datasets.repository import DatasetVersion
 from editloop.errors import EditLoopError
 from editloop.lineage import registry, tracking
-from editloop.lineage.model_card import KINDS, Link, model_card, truncate_card
+from editloop.lineage.model_card import KINDS, Link, model_card, training_settings, truncate_card
 from editloop.lineage.model_links import gate_data
 from editloop.lineage.promotion import promote_version
 
@@ -16,8 +16,6 @@ REPORTS = {"benchmark_sha256": "benchmark.json", "evaluation_sha256": "evaluatio
 """File of figures in an evidence folder, by the tag (after "editloop.") with the folder's sha256."""
 EDITOR_STAGES = ("editor_sft", "editor_dpo", "editor_rl")
 """Stages that train an editor."""
-TRAINING = ("base", "base_sha256", "editor", "preset", "algorithm", "seed")
-"""Facts of a model's manifest that its card lists, besides the settings of the training."""
 
 
 def register(
@@ -184,9 +182,7 @@ def _write_card(
         *chain,
         Link("pipeline run", registered.tags.get("editloop.pipeline_run", "unknown")),
     ]
-    training = {key: facts[key] for key in TRAINING if key in facts}
-    training |= facts.get("training") or {}
-    card = model_card(name, kind, gate, report, chain, training)
+    card = model_card(name, kind, gate, report, chain, training_settings(facts))
     file = f"model-{str(manifest['sha256'])[:12]}.card.md"
     api.log_text(str(registered.run_id), card, file)
     api.update_model_version(name, version, truncate_card(card, f"{file} of run {registered.run_id}"))

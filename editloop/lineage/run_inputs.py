@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from editloop.addresses import value_without_secrets
 from editloop.content import MANIFEST, read_manifest
-from editloop.datasets.repository import tag_of
+from editloop.datasets.repository import FOLDER, TAUGHT, tag_of
 from editloop.datasets.settings import DatasetSettings
 from editloop.lineage.promotion_pages import MAX_DESCRIPTION, markdown_cell
 from editloop.lineage.tracking import client
@@ -32,12 +33,14 @@ def log_dataset(run_id: str, dataset: Path, context: str) -> None:
         return
     manifest = read_manifest(dataset)
     sha256, facts = str(manifest["sha256"]), manifest["facts"]
-    if "judgements_sha256" not in facts:
+    if not facts.keys() & {"judgements_sha256", "taught"}:
         return
-    source = {"repo": DatasetSettings().dataset_repo, "tag": tag_of(sha256), "sha256": sha256}
-    counts = {key: facts[key] for key in ("groups", "pairs") if key in facts}
+    kind = TAUGHT if "taught" in facts else FOLDER
+    repo = value_without_secrets(DatasetSettings().dataset_repo)
+    source = {"repo": repo, "tag": tag_of(sha256, kind), "sha256": sha256}
+    counts = {key: facts[key] for key in ("groups", "pairs", "taught") if key in facts}
     dataset_entity = Dataset(
-        name="preferences",
+        name=kind,
         digest=sha256[:DIGEST],
         source_type="dvc",
         source=json.dumps(source),

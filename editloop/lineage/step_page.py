@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from editloop.environment import EnvironmentSettings
+from editloop.addresses import HIDDEN, without_secrets
+from editloop.environment import EnvironmentSettings, PublicAddress
 from editloop.lineage import tracking
 from editloop.lineage.retries import retry_while_unreachable
 from editloop.lineage.stage import Stage
@@ -23,7 +24,7 @@ CAMPAIGN_FILE, PROMOTION_FILE, HISTORY_FILE = "campaign.json", "promotion.json",
 class PublicAddressSettings(EnvironmentSettings):
     """Addresses of services as people reach them, where these differ from the steps' own."""
 
-    mlflow_public_url: str | None = None
+    mlflow_public_url: PublicAddress | None = None
     """Address of MLflow in people's browsers; else MLFLOW_TRACKING_URI."""
 
 
@@ -75,7 +76,9 @@ def page_links(output: Path, run_id: str, experiment_id: str) -> list[PageLink]:
         experiment_id: The run's experiment.
     """
     links = []
-    mlflow = PublicAddressSettings().mlflow_public_url or os.environ.get("MLFLOW_TRACKING_URI", "")
+    mlflow = PublicAddressSettings().mlflow_public_url or without_secrets(
+        os.environ.get("MLFLOW_TRACKING_URI", "")
+    ).replace(f"{HIDDEN}@", "")
     promotion, campaign = _read(output / PROMOTION_FILE), _read(output / CAMPAIGN_FILE)
     if mlflow.startswith(("http://", "https://")):
         mlflow = mlflow.rstrip("/")

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from editloop.datasets.repository import CURATED
+from editloop.datasets.repository import CURATED, FOLDER, TAUGHT
 from editloop.datasets.settings import DatasetSettings
 from editloop.datasets.versions import VersionLineage, versions, versions_with
 from editloop.errors import EditLoopError
@@ -98,7 +98,9 @@ def trace_image(image: str) -> LineageTrace:
         EditLoopError: No dataset and no registered editor's edits have it, or `image` is neither a sha256 nor an image.
     """
     digests = picture_digests(image)
-    datasets = list({version.tag: version for digest in digests for version in versions_with(_repo(), digest)}.values())
+    kinds = (FOLDER, TAUGHT)
+    holding = [version for digest in digests for kind in kinds for version in versions_with(_repo(), digest, kind)]
+    datasets = list({version.tag: version for version in holding}.values())
     models = read_models()
     edits = {model.edits: model for model in models if model.edits}
     practised = {sha256 for sha256, model in edits.items() if digests & edits_pictures(sha256, model.run_id)}
@@ -114,7 +116,7 @@ def trace_dataset(revision: str) -> LineageTrace:
     """Trace a dataset version: its origins, the versions that withdrawals made of it, and the models of all of them.
 
     The origins of preferences are their annotators, judgements, candidates and campaign. Those of curated edits are the
-    edits, the reward model that chose, and the data behind that model.
+    edits, the reward model that chose, and the data behind that model. Those of a teacher's rows are the files.
 
     Args:
         revision: Its tag, commit or sha256; of the latter two the first 7 characters or more are enough.
@@ -123,9 +125,13 @@ def trace_dataset(revision: str) -> LineageTrace:
         EditLoopError: No version, or more than one, matches.
     """
     datasets, curated, models = versions(_repo()), versions(_repo(), CURATED), read_models()
-    version = find_dataset([*datasets, *curated], revision)
+    version = find_dataset([*datasets, *curated, *versions(_repo(), TAUGHT)], revision)
     children = _children(datasets, version)
-    origin = _curated_origin(models, datasets, version) if version in curated else _dataset_origin(datasets, version)
+    if version.files is not None:
+        origin: dict[str, Any] = {"files": version.files}
+    else:
+        is_curated = version in curated
+        origin = _curated_origin(models, datasets, version) if is_curated else _dataset_origin(datasets, version)
     return _trace(
         "dataset", version.tag, origin, children, find_descendants(models, datasets=_sha256s([version, *children]))
     )
@@ -148,7 +154,8 @@ def trace_model(model: str) -> LineageTrace:
         candidate for candidate in models if (candidate.name, candidate.version) == (version.name, str(version.version))
     )
     ancestors = _ancestors(models, traced)
-    read = _training_datasets(ancestors, [*versions(_repo()), *versions(_repo(), CURATED)])
+    known = [version for kind in (FOLDER, CURATED, TAUGHT) for version in versions(_repo(), kind)]
+    read = _training_datasets(ancestors, known)
     came_from: dict[str, Any] = {
         "models": [model_row(parent) for parent in ancestors if parent != traced],
         "datasets": [dataset_row(dataset) for dataset in read],

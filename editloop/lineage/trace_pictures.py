@@ -1,11 +1,11 @@
 """Images by their content, and the images in edits folders that editors trained on."""
 
-import json
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from editloop.content import MANIFEST, sha256_file, sha256_json, write_json
+from editloop.content import MANIFEST, read_manifest, sha256_file, sha256_json, write_json
 from editloop.data.picture_file import file_picture_sha256
 from editloop.errors import EditLoopError
 from editloop.json_file import read_json
@@ -44,20 +44,29 @@ def edits_pictures(sha256: str, run_id: str) -> set[str]:
     Returns:
         The sha256 values; empty where the run keeps no manifest of this folder.
     """
+    cache_path = tracking.TrackingSettings().cache / "edits" / f"{sha256}.json"
+    if not cache_path.is_file():
+        manifest = edits_manifest(run_id)
+        if manifest is None or sha256_json(manifest["files"]) != sha256:
+            return set()
+        write_json(cache_path, manifest["files"])
+    digests: dict[str, str] = read_json(cache_path, "Remove it; it is made again.")
+    return set(digests.values())
+
+
+def edits_manifest(run_id: str) -> dict[str, Any] | None:
+    """Return the manifest of the edits folder that a run read, as the run keeps it; None where it keeps none.
+
+    Args:
+        run_id: The run.
+    """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    cache_path = tracking.TrackingSettings().cache / "edits" / f"{sha256}.json"
-    if not cache_path.is_file():
-        with tempfile.TemporaryDirectory() as temporary:
-            try:
-                name = f"{tracking.MANIFESTS}/{tracking.EXTERNAL_INPUT}/{MANIFEST}"
-                path = Path(download_artifacts(run_id=run_id, artifact_path=name, dst_path=temporary))
-            except (MlflowException, OSError):
-                return set()
-            files = json.loads(path.read_text())["files"]
-        if sha256_json(files) != sha256:
-            return set()
-        write_json(cache_path, files)
-    digests: dict[str, str] = read_json(cache_path, "Remove it; it is made again.")
-    return set(digests.values())
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            name = f"{tracking.MANIFESTS}/{tracking.EXTERNAL_INPUT}/{MANIFEST}"
+            path = Path(download_artifacts(run_id=run_id, artifact_path=name, dst_path=temporary))
+        except (MlflowException, OSError):
+            return None
+        return read_manifest(path.parent)

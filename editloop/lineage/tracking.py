@@ -102,7 +102,7 @@ class StageRun:
 
 
 def client() -> "MlflowClient":
-    """Return an MlflowClient for the server in MLFLOW_TRACKING_URI.
+    """Return an MlflowClient for the server in MLFLOW_TRACKING_URI, to which secrets of addresses are not written.
 
     Raises:
         EditLoopError: MLFLOW_TRACKING_URI is not set.
@@ -113,9 +113,9 @@ def client() -> "MlflowClient":
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    from mlflow.tracking import MlflowClient
+    from editloop.lineage.mlflow_client import SecretFreeClient
 
-    return MlflowClient()
+    return SecretFreeClient()
 
 
 @contextmanager

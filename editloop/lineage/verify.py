@@ -1,4 +1,4 @@
-"""Checks lineage: from a registered model back to the people whose judgements it learnt from.
+"""Checks lineage: from a registered model back to the people, or the published files, whose judgements it learnt from.
 
 Each link is looked up where it is kept (registry, runs, dataset repository) and compared by content.
 """
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from editloop.datasets.votes import Votes
 from editloop.lineage import registry
 from editloop.lineage.chain import Chain, Gap, look_up
-from editloop.lineage.data_links import curated_links, dataset_links
+from editloop.lineage.data_links import curated_links, dataset_links, edits_link, is_taught, taught_links
 from editloop.lineage.model_links import (
     content_link,
     evidence_links,
@@ -67,7 +67,7 @@ def verify_lineage(model: str, judgement_links: JudgementLinks = named_annotator
             names. `annotation.lineage_links.judgement_links` asks Label Studio.
 
     Returns:
-        The chain; `gap` says where it ends before the annotators.
+        The chain; `gap` says where it ends before the annotators, or before the published files of a teacher's rows.
 
     Examples:
         >>> import editloop
@@ -95,11 +95,16 @@ def _walk(chain: Chain, model: str, judgement_links: JudgementLinks) -> None:
         tuned = str(tags.get("editloop.output.output"))
         gate = evidence_links(chain, version, record, "editor_eval", "evaluation_sha256", editor=tuned)
         independent_link(chain, gate)
+        if tags["editloop.stage"] == "editor_rl":
+            edits_link(chain, run)
         if tags["editloop.stage"] != "editor_dpo":
             _walk(chain, _reward_link(chain, version, run), judgement_links)
             return
     else:
         evidence_links(chain, version, record, "benchmark", "benchmark_sha256", model=sha256)
+    if is_taught(version):
+        taught_links(chain, version, run)
+        return
     facts, votes = dataset_links(chain, version, run)
     judgement_links(chain, facts, votes)
 

@@ -18,6 +18,15 @@ LOG = logging.getLogger(__name__)
 Picture = NDArray[np.uint8]
 """(height, width, 3), RGB, 0..255. Sizes may differ from image to image."""
 
+REFERENCES = "{references}"
+"""Placeholder for the number of reference images in a sentence about them."""
+REFERENCE_NOTE = """\
+Image 1 is the original. Between it and the edit there are reference images, {references} in number: image 2 and those
+after it, of which the instruction may speak. "The second picture" is the edit, which comes last.
+
+"""
+"""What a judge reads beside its questions, which count two pictures, where a task has reference images."""
+
 
 @dataclass(frozen=True)
 class EditGroup:
@@ -135,6 +144,38 @@ class WordedSettings(Protocol):
     @property
     def wording_sha256(self) -> str:
         """Digest of the texts."""
+
+
+def takes_references(judge: Judge) -> bool:
+    """Return whether a judge reads a task's reference images, from its attribute `takes_references`; no where it has
+    none: its scores would be those of another task.
+
+    Args:
+        judge: The judge.
+    """
+    return bool(getattr(judge, "takes_references", False))
+
+
+def no_place_for_references(judge: Judge) -> str:
+    """Return why a judge cannot score the edits of tasks with reference images: the same for all, to be counted.
+
+    Args:
+        judge: The judge.
+    """
+    return (
+        f"the task has reference images, and {judge.name} {judge.version[:12]} reads one source and one edit: it is a "
+        "model of `paired` pictures, or a judge that does not say `takes_references`"
+    )
+
+
+def note_on_references(note: str, references: int) -> str:
+    """Return the sentence about a task's reference images; empty where it has none.
+
+    Args:
+        note: The sentence, with `{references}` in place of their number.
+        references: Number of the task's reference images.
+    """
+    return note.replace(REFERENCES, str(references)) if references else ""
 
 
 def judge_wording(settings: WordedSettings) -> JudgeWording:

@@ -1,4 +1,4 @@
-"""Contact sheets: each task's source image and the editors' results side by side, one row per task."""
+"""Contact sheets: each task's source images and the editors' results side by side, one row per task."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,10 @@ Picture = NDArray[np.uint8]
 
 
 def contact_sheet(
-    instructions: Sequence[str], pictures: Mapping[str, Sequence[Picture] | Picture], notes: Sequence[str] = ()
+    instructions: Sequence[str],
+    pictures: Mapping[str, Sequence[Picture] | Picture],
+    notes: Sequence[str] = (),
+    references: Sequence[Sequence[Picture]] = (),
 ) -> Image.Image:
     """Draw the images of N tasks on one sheet, in two blocks side by side (one block for fewer than four tasks).
 
@@ -27,29 +30,45 @@ def contact_sheet(
         pictures: Images by column name, in the order of the columns. A column has up to N images of any size; rows
             beyond its end stay empty.
         notes: N texts under the instructions, or none.
+        references: Reference images of the N tasks, or none. They get columns of their own after the first one, `image
+            2` and so on, where a task has any.
 
     Returns:
         The sheet.
     """
+    columns = _columns(pictures, references)
     blocks = 1 if len(instructions) < 4 else 2
     rows = -(-len(instructions) // blocks)
     row_height = CELL + LINE * (3 if notes else 2)
-    block_width = len(pictures) * (CELL + GAP) + GAP
+    block_width = len(columns) * (CELL + GAP) + GAP
     sheet = Image.new("RGB", (blocks * block_width + GAP, rows * row_height + LINE + GAP), PAPER)
     draw, heading, small = ImageDraw.Draw(sheet), _font(14), _font(13)
     for block in range(blocks):
-        for column_index, column in enumerate(pictures):
+        for column_index, column in enumerate(columns):
             draw.text((GAP + block * block_width + column_index * (CELL + GAP), 2), column, INK, heading)
     for index, instruction in enumerate(instructions):
         left, top = GAP + (index // rows) * block_width, LINE + GAP + (index % rows) * row_height
-        for column_index, cells in enumerate(pictures.values()):
-            if index < len(cells):
-                sheet.paste(_cell(cells[index]), (left + column_index * (CELL + GAP), top))
+        for column_index, cells in enumerate(columns.values()):
+            if index < len(cells) and (picture := cells[index]) is not None:
+                sheet.paste(_cell(picture), (left + column_index * (CELL + GAP), top))
         room = block_width - 2 * GAP
         draw.text((left, top + CELL + 1), _short(instruction, small, room), INK, small)
         if notes:
             draw.text((left, top + CELL + 1 + LINE), _short(notes[index], small, room), SOFT, small)
     return sheet
+
+
+def _columns(
+    pictures: Mapping[str, Sequence[Picture] | Picture], references: Sequence[Sequence[Picture]]
+) -> dict[str, Sequence[Picture | None]]:
+    """Return the columns with those of the references after the first; a cell without an image is None."""
+    most = max(map(len, references), default=0)
+    further: dict[str, Sequence[Picture | None]] = {
+        f"image {number + 2}": [images[number] if number < len(images) else None for images in references]
+        for number in range(most)
+    }
+    (source, first), *others = ((name, list(cells)) for name, cells in pictures.items())
+    return {source: first, **further, **dict(others)}
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:

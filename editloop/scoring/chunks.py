@@ -4,9 +4,17 @@ A batch that the judge refuses is divided until only the bad edit is missing.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from editloop.errors import EditLoopError
-from editloop.models.judge_protocol import EditGroup, Judge, JudgeUnavailableError, Score
+from editloop.models.judge_protocol import (
+    EditGroup,
+    Judge,
+    JudgeUnavailableError,
+    Score,
+    no_place_for_references,
+    takes_references,
+)
 
 
 def score_in_chunks(judge: Judge, groups: Sequence[EditGroup]) -> list[Score]:
@@ -20,11 +28,21 @@ def score_in_chunks(judge: Judge, groups: Sequence[EditGroup]) -> list[Score]:
 
     Returns:
         One score per edit, flat, in the groups' order. An edit that the judge refuses by itself has a missing score
-        with the judge's message as the reason.
+        with the judge's message as the reason; so has an edit with reference images that the judge does not read.
 
     Raises:
         JudgeUnavailableError: The judge cannot be reached.
     """
+    can_judge = [takes_references(judge) or not group.references for group in groups]
+    judged = iter(_scores(judge, [group for group, can in zip(groups, can_judge, strict=True) if can]))
+    return [
+        next(judged) if can else Score(missing=no_place_for_references(judge))
+        for group, can in zip(groups, can_judge, strict=True)
+        for _ in group.edits
+    ]
+
+
+def _scores(judge: Judge, groups: Sequence[EditGroup]) -> list[Score]:
     if not groups:
         return []
     try:
@@ -33,9 +51,9 @@ def score_in_chunks(judge: Judge, groups: Sequence[EditGroup]) -> list[Score]:
         raise
     except EditLoopError as error:
         if len(groups) > 1:
-            return [score for group in groups for score in score_in_chunks(judge, [group])]
+            return [score for group in groups for score in _scores(judge, [group])]
         (group,) = groups
         if len(group.edits) > 1:
-            single_edits = [EditGroup(group.instruction, group.source, [edit], group.key) for edit in group.edits]
-            return [score for single_edit in single_edits for score in score_in_chunks(judge, [single_edit])]
+            single_edits = [replace(group, edits=[edit]) for edit in group.edits]
+            return [score for single_edit in single_edits for score in _scores(judge, [single_edit])]
         return [Score(missing=str(error))]

@@ -7,7 +7,7 @@ import numpy as np
 from editloop.content import sha256_json
 from editloop.models.edit_score.scores import expected_score, score_of_answers
 from editloop.models.edit_score.settings import AXES, DIGITS, INSTRUCTION, EditScoreSettings
-from editloop.models.judge_protocol import Score, judge_wording
+from editloop.models.judge_protocol import REFERENCE_NOTE, Score, judge_wording, note_on_references
 from editloop.scoring.endpoint_questions import ChatQuestion, ChatReply, Part, plain_text, sampling_fields
 from editloop.scoring.first_token import FIRST_TOKEN_FIELDS, token_chances
 
@@ -28,8 +28,9 @@ class EditScoreQuestions:
         self.wording = judge_wording(settings)
 
     def digest(self) -> str:
-        """Return the digest of texts and settings."""
-        return sha256_json(self.settings.model_dump())
+        """Return the digest of texts and settings. A `reference_note` counts where it is not the default."""
+        default = self.settings.reference_note == REFERENCE_NOTE
+        return sha256_json(self.settings.model_dump(exclude={"reference_note"} if default else None))
 
     def with_passes(self, passes: int) -> "EditScoreQuestions":
         """Return the questions with another number of passes.
@@ -39,20 +40,26 @@ class EditScoreQuestions:
         """
         return EditScoreQuestions(self.settings.model_copy(update={"passes": passes}))
 
-    def ask(self, instruction: str) -> list[ChatQuestion]:
+    def ask(self, instruction: str, references: int = 0) -> list[ChatQuestion]:
         """Return SC's K requests, then PQ's; without reasoning one for each of the four points.
+
+        SC shows the source, the references and the edit, in this order; PQ the edit alone.
 
         Args:
             instruction: The instruction.
+            references: Number of reference images.
         """
         settings = self.settings
         requests = []
-        for question, pictures in zip(settings.questions, (("source", "edit"), ("edit",)), strict=True):
+        sources = [Part("source"), *(Part("reference", number=number) for number in range(references))]
+        note = note_on_references(settings.reference_note, references)
+        pictures_of_question = (([*sources, Part("edit")], note), ([Part("edit")], ""))
+        for question, (pictures, before) in zip(settings.questions, pictures_of_question, strict=True):
             parts: list[Part] = []
             for number, picture in enumerate(pictures, start=1):
                 parts += [Part("text", settings.mark(number))] if settings.picture_mark else []
-                parts.append(Part("edit" if picture == "edit" else "source"))
-            parts.append(Part("text", question.text.replace(INSTRUCTION, plain_text(instruction))))
+                parts.append(picture)
+            parts.append(Part("text", before + question.text.replace(INSTRUCTION, plain_text(instruction))))
             if settings.reasoning:
                 for seed in range(settings.seed, settings.seed + settings.passes):
                     fields = sampling_fields(settings) | {"seed": seed}

@@ -13,16 +13,23 @@ from editloop.settings_file import FrozenModel
 CONTROL_TOKEN_START = re.compile(r"<(?=\|)")
 """Start of the control tokens in Qwen's format and in most others."""
 
-PartKind = Literal["text", "source", "edit"]
+PartKind = Literal["text", "source", "reference", "edit"]
 FieldValue = int | float | bool
 """Value of a field of a request."""
 
 
 class Part(NamedTuple):
-    """A part of a message: a text, or one of the two pictures."""
+    """A part of a message: a text, or one of the pictures."""
 
     kind: PartKind
     text: str = ""
+    number: int = 0
+    """Which of the references it is, from 0."""
+
+    @property
+    def picture(self) -> tuple[PartKind, int]:
+        """Which of the pictures it is."""
+        return self.kind, self.number
 
 
 class ChatQuestion(NamedTuple):
@@ -72,11 +79,12 @@ class EndpointQuestions(Protocol):
             passes: Number of passes.
         """
 
-    def ask(self, instruction: str) -> list[ChatQuestion]:
+    def ask(self, instruction: str, references: int = 0) -> list[ChatQuestion]:
         """Return the requests of one edit.
 
         Args:
             instruction: The edit's instruction.
+            references: Number of its reference images.
         """
 
     def score(self, replies: Sequence[ChatReply]) -> Score:

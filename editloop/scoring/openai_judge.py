@@ -26,10 +26,13 @@ from editloop.models.edit_score.settings import EditScoreSettings
 from editloop.models.judge_protocol import EditGroup, JudgeUnavailableError, Picture, Score, StaleJudgeError
 from editloop.scoring.edit_score_questions import EditScoreQuestions
 from editloop.scoring.encoding import limit_pixels
-from editloop.scoring.endpoint_questions import ChatQuestion, ChatReply, EndpointQuestions
+from editloop.scoring.endpoint_questions import ChatQuestion, ChatReply, EndpointQuestions, PartKind
 from editloop.scoring.judge_file import read_judge_file
 from editloop.scoring.rating_judges import LineJudge
 from editloop.scoring.retrying_client import ClientSettings, RetryingClient
+
+ShownPictures = dict[tuple[PartKind, int], str]
+"""Data URIs of the pictures of a question, by `Part.picture`."""
 
 
 class OpenAISettings(ClientSettings):
@@ -49,6 +52,8 @@ class OpenAISettings(ClientSettings):
 
 class OpenAIJudge:
     """A judge (editloop.models.judge_protocol) that asks an endpoint. Several threads may use it at once."""
+
+    takes_references = True
 
     def __init__(
         self,
@@ -136,10 +141,11 @@ class OpenAIJudge:
         with ThreadPoolExecutor(self.settings.connections, "ask") as pool:
             futures: list[list[Future[ChatReply]]] = []
             for group in groups:
-                questions = self.questions.ask(group.instruction)
-                source = self._shown(group.source)
+                questions = self.questions.ask(group.instruction, len(group.references))
+                sources: ShownPictures = {("source", 0): self._shown(group.source)}
+                sources |= {("reference", k): self._shown(picture) for k, picture in enumerate(group.references)}
                 for edit in group.edits:
-                    pictures = {"source": source, "edit": self._shown(edit)}
+                    pictures = sources | {("edit", 0): self._shown(edit)}
                     futures.append([pool.submit(self._answer, question, pictures) for question in questions])
             try:
                 replies = iter([[future.result() for future in edit_futures] for edit_futures in futures])
@@ -148,7 +154,7 @@ class OpenAIJudge:
                 raise
         return [[self.questions.score(next(replies)) for _ in group.edits] for group in groups]
 
-    def _answer(self, question: ChatQuestion, pictures: dict[str, str]) -> ChatReply:
+    def _answer(self, question: ChatQuestion, pictures: ShownPictures) -> ChatReply:
         body = {key: value for key, value in self._body(question, pictures).items() if value is not None}
         try:
             reply = json.loads(self._client.ask("POST", "/chat/completions", json.dumps(body).encode()))
@@ -158,12 +164,12 @@ class OpenAIJudge:
         self._check_model(str(reply.get("model", self.name)))
         return chat_reply
 
-    def _body(self, question: ChatQuestion, pictures: dict[str, str]) -> dict[str, JsonValue]:
+    def _body(self, question: ChatQuestion, pictures: ShownPictures) -> dict[str, JsonValue]:
         """The request, with the fields that `extra` sets or removes."""
         content: list[JsonValue] = [
             {"type": "text", "text": part.text}
             if part.kind == "text"
-            else {"type": "image_url", "image_url": {"url": pictures[part.kind]}}
+            else {"type": "image_url", "image_url": {"url": pictures[part.picture]}}
             for part in question.parts
         ]
         messages: list[JsonValue] = [{"role": "user", "content": content}]

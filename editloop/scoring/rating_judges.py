@@ -58,13 +58,14 @@ class RatingJudge(SingleQuestion, ABC):
         """
         return self.model_copy(update={"sampling": self.sampling.model_copy(update={"passes": passes})})
 
-    def ask(self, instruction: str) -> list[ChatQuestion]:
+    def ask(self, instruction: str, references: int = 0) -> list[ChatQuestion]:
         """Return one request for each pass.
 
         Args:
             instruction: The instruction.
+            references: Number of reference images.
         """
-        parts, sampling = self.parts(instruction), self.sampling
+        parts, sampling = self.parts(instruction, references), self.sampling
         seeds = range(sampling.seed, sampling.seed + sampling.passes)
         return [ChatQuestion(self.system, parts, sampling_fields(sampling) | {"seed": seed}) for seed in seeds]
 
@@ -167,18 +168,19 @@ class LineJudge(RatingJudge):
             raise EditLoopError(f"judge: no question for task {task}; add it to `tasks` ({', '.join(self.tasks)}).")
         return self.model_copy(update={"text": text})
 
-    def ask(self, instruction: str) -> list[ChatQuestion]:
+    def ask(self, instruction: str, references: int = 0) -> list[ChatQuestion]:
         """Return one request for each pass.
 
         Args:
             instruction: The instruction.
+            references: Number of reference images.
 
         Raises:
             EditLoopError: There is a question for each type of task only, and the type is not known.
         """
         if not self.text:
             raise EditLoopError("judge: it has questions by type of task only; give it a `text` for all others.")
-        return super().ask(instruction)
+        return super().ask(instruction, references)
 
     def read(self, text: str) -> dict[str, float] | str:
         """Return the scores by name, or the fault.

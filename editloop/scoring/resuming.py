@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from editloop.content import write_json
 from editloop.errors import EditLoopError
 from editloop.file_lock import file_lock
-from editloop.json_file import read_json
+from editloop.json_file import read_json_object
 
 
 def scoring_progress(**options: Any) -> Progress:
@@ -46,8 +46,8 @@ def locked_folder(folder: Path, name: str, facts: Mapping[str, Any], holds: str,
     folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder / "lock", f"{folder}: another call is writing there; wait for it or stop it."):
         if (folder / name).is_file():
-            stored = read_json(folder / name, f"Remove {folder} to score anew.")
-            check_facts(stored if isinstance(stored, dict) else {}, facts, holds, advice)
+            stored = read_json_object(folder / name, f"Remove {folder} to score anew.")
+            check_facts(stored, facts, holds, advice)
         else:
             write_json(folder / name, facts)
         yield

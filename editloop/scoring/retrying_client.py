@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr
 from tenacity import RetryCallState
 from tenacity.wait import wait_random_exponential
 
+from editloop.addresses import has_secrets
 from editloop.certificates import shared_certificates
 from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
@@ -60,8 +61,13 @@ class RetryingClient:
             transport: Carries the requests; None for the network.
 
         Raises:
-            EditLoopError: `url` is not a valid address.
+            EditLoopError: `url` is not a valid address, or holds a secret.
         """
+        if has_secrets(url):
+            raise EditLoopError(
+                f"{url}: a password or a token in a judge's address would be written into manifests and tags; leave it "
+                f"out ({key_advice})."
+            )
         self.url, self.settings, self.key_advice = url, settings, key_advice
         headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
         limits = httpx.Limits(max_connections=settings.connections, max_keepalive_connections=settings.connections)

@@ -15,10 +15,9 @@ import numpy as np
 import pyarrow.parquet as parquet
 from pydantic import Field
 
-from editloop.content import sha256_bytes
 from editloop.data.edits_file import EditRow
 from editloop.data.edits_stream import stream_edits, survey_edits
-from editloop.data.picture_file import first_line, read_picture
+from editloop.data.picture_file import load_image, picture_sha256
 from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import EditGroup, Judge, Picture, Score, wording_of
 from editloop.scoring.chunks import score_in_chunks
@@ -83,7 +82,7 @@ class PictureRead(NamedTuple):
     """An image file after an attempt to read it."""
 
     sha256: str | None
-    """Digest of the file's bytes; None if they cannot be read."""
+    """Identity of the pixels; None if the image cannot be decoded."""
     picture: Picture | None
     """The pixels; None if the image cannot be decoded."""
     fault: str
@@ -205,14 +204,17 @@ def _missing_reasons(path: Path, tasks: Sequence[EditRow], best_of: int | None) 
         return None
     rows = parquet.read_table(path, columns=["source_sha256", "image_sha256", "missing"]).to_pylist()
     written = path.stat().st_mtime_ns
-    pictures = [(task.source, candidate.image) for task in tasks for candidate in task.candidates[:best_of]]
-    for row, (source, image) in zip(rows, pictures, strict=True):
-        if _changed(source, row["source_sha256"], written) or _changed(image, row["image_sha256"], written):
+    pictures = [(task, candidate.image) for task in tasks for candidate in task.candidates[:best_of]]
+    for row, (task, image) in zip(rows, pictures, strict=True):
+        if _changed(task.source, row["source_sha256"], written) or _changed(image, row["image_sha256"], written):
+            return None
+        if any(_changed(reference, None if row["missing"] else "", written) for reference in task.references):
             return None
     return [row["missing"] for row in rows]
 
 
 def _changed(path: Path, sha256: str | None, written: int) -> bool:
+    """Return whether a file may differ from what was read before `written`; `sha256` is None where it was not read."""
     try:
         return path.stat().st_ctime_ns > written
     except OSError:
@@ -228,19 +230,23 @@ def _batches(part: int, tasks: Sequence[EditRow], root: Path, settings: ScoringS
     for task in tasks:
         candidates = task.candidates[: settings.best_of]
         source = _read(task.source) if candidates else PictureRead(None, None, "")
+        references = [_read(reference) for reference in task.references] if candidates else []
+        sources = {"source": source} | {f"references[{k}]": reference for k, reference in enumerate(references)}
+        sources_fault = next((f"{name}: {read.fault}" for name, read in sources.items() if read.fault), "")
         group: list[Picture] = []
         for index, candidate in enumerate(candidates):
             edit = _read(candidate.image)
-            fault = f"source: {source.fault}" if source.fault else f"image: {edit.fault}" if edit.fault else ""
+            fault = sources_fault or (f"image: {edit.fault}" if edit.fault else "")
             image = candidate.image.relative_to(root).as_posix()
             rows.append(
                 ScoredEdit(task.id, index, image, candidate.editor, source.sha256, edit.sha256, Score(missing=fault))
             )
-            if source.picture is None or edit.picture is None:
+            further = [read.picture for read in references if read.picture is not None]
+            if source.picture is None or edit.picture is None or len(further) != len(references):
                 continue
             if not group:
-                groups.append(EditGroup(task.instruction, source.picture, group, task.id))
-                pixels += source.picture[..., 0].size
+                groups.append(EditGroup(task.instruction, source.picture, group, task.id, further))
+                pixels += sum(picture[..., 0].size for picture in (source.picture, *further))
             group.append(edit.picture)
             row_indices.append(len(rows) - 1)
             pixels += edit.picture[..., 0].size
@@ -251,20 +257,15 @@ def _batches(part: int, tasks: Sequence[EditRow], root: Path, settings: ScoringS
 
 
 def _read(path: Path) -> PictureRead:
-    """Read an image's digest and pixels, or find what is wrong with it.
+    """Read an image's identity and pixels, or find what is wrong with it.
 
     The fault names no path, so that equal faults are counted together.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        return PictureRead(None, None, error.strerror or first_line(error))
-    except ValueError as error:
-        return PictureRead(None, None, f"not a path ({first_line(error)})")
-    try:
-        return PictureRead(sha256_bytes(data), np.asarray(read_picture(data, "picture")), "")
+        picture = np.asarray(load_image(path))
     except EditLoopError as error:
-        return PictureRead(sha256_bytes(data), None, str(error).removeprefix("picture: "))
+        return PictureRead(None, None, str(error).removeprefix(str(EditLoopError(f"{path}: "))))
+    return PictureRead(picture_sha256(picture), picture, "")
 
 
 def _scored_rows(judge: Judge, batch: ScoringBatch) -> list[ScoredEdit]:

@@ -20,6 +20,7 @@ import pyarrow.parquet as parquet
 from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import Score
 from editloop.scoring.resuming import check_facts, locked_folder
+from editloop.text_file import path_kind
 
 FACTS_KEY = b"editloop"
 """Key of the facts in the table's metadata."""
@@ -35,7 +36,7 @@ class ScoredEdit(NamedTuple):
     """Path relative to the input's folder."""
     editor: str
     source_sha256: str | None
-    """sha256 of the bytes that were scored; None if they could not be read."""
+    """Identity of the image's pixels, `picture_sha256`; None if it cannot be decoded."""
     image_sha256: str | None
     """The same for the edit."""
     score: Score
@@ -146,9 +147,11 @@ def read_facts(path: Path) -> dict[str, Any]:
         EditLoopError: The file cannot be read or is not a table of scores.
     """
     try:
+        if kind := path_kind(path):
+            raise EditLoopError(f"{path}: {kind}, no table of scores; choose another file.")
         metadata = parquet.read_schema(path).metadata or {}
         facts: dict[str, Any] = json.loads(metadata[FACTS_KEY])
-    except (OSError, pa.ArrowInvalid, KeyError):
+    except (OSError, pa.ArrowInvalid, KeyError, ValueError, RecursionError):
         raise EditLoopError(f"{path}: is there and no table of scores; choose another --out.") from None
     return facts
 

@@ -58,12 +58,13 @@ class ServedJudge:
         advice = "EDITLOOP_JUDGE_TOKEN must be the server's EDITLOOP_SERVE_TOKEN"
         self._client = RetryingClient(url, settings.token, settings, advice, transport)
         try:
-            served = ModelReply.model_validate_json(self._client.ask("GET", "/v1/model"))
+            served = ModelReply.model_validate_json(self._client.ask("GET", "/v1/model?references=true"))
         except ValidationError as error:
             raise EditLoopError(
                 f"{url}: answers, but not as `editloop serve` does ({describe_validation_error(error)})."
             ) from None
         self.name, self.version, self.axes, self.limits = served.model, served.version, served.axes, served.limits
+        self.takes_references = bool(served.references)
         self.wording = JudgeWording(**served.wording.model_dump()) if served.wording else None
 
     @classmethod
@@ -107,6 +108,7 @@ class ServedJudge:
             request = ScoreRequest(
                 instruction=group.instruction,
                 source=encode_png(group.source),
+                references=[encode_png(picture) for picture in group.references],
                 edits=[encode_png(edit) for edit in edits],
             )
         except ValidationError as error:
@@ -117,7 +119,10 @@ class ServedJudge:
         most = self.limits.body_megabytes * 2**20
         if len(body) > most:
             if len(edits) == 1:
-                raise EditLoopError(f"{self.url}: a source and an edit take {len(body):,} bytes; it reads {most:,}.")
+                references = f", {len(group.references)} references" if group.references else ""
+                raise EditLoopError(
+                    f"{self.url}: a source{references} and an edit take {len(body):,} bytes; it reads {most:,}."
+                )
             half = len(edits) // 2
             return self._score(group, edits[:half]) + self._score(group, edits[half:])
         try:

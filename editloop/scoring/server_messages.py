@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from editloop.data.vocabulary import MOST_REFERENCES, is_empty
 from editloop.models.judge_protocol import Score
 from editloop.scoring.server_settings import Limits
 
@@ -53,6 +54,9 @@ class ScoreRequest(Message):
 
     instruction: str
     source: EncodedPicture
+    references: list[EncodedPicture] = Field([], max_length=MOST_REFERENCES, exclude_if=is_empty)
+    """Further images of which the instruction speaks, image 2 and those after it. A request without any leaves the
+    field out, so that servers without it read the request."""
     edits: list[EncodedPicture] = Field(min_length=1, fail_fast=True)  # a fault in each of millions takes gigabytes
 
 
@@ -122,6 +126,9 @@ class ModelReply(Message):
     axes: tuple[str, ...]
     limits: Limits
     wording: WordingMessage | None = None
+    references: bool | None = Field(None, exclude_if=lambda value: value is None)
+    """Whether the model reads reference images. It is there where the request has `references=true`: clients that know
+    no reference images accept no further fields."""
 
 
 class ErrorReply(Message):

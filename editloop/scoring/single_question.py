@@ -1,17 +1,22 @@
-"""The text of a judge with one question about source and edit, with places for both pictures and the instruction."""
+"""The text of a judge with one question about source and edit, with places for both pictures and the instruction.
+
+A task's reference images come directly after its source, each behind a label with its number.
+"""
 
 import re
 
 from pydantic import Field, field_validator
 
 from editloop.content import sha256_json
-from editloop.models.edit_score.settings import INSTRUCTION
-from editloop.models.judge_protocol import JudgeWording
+from editloop.models.edit_score.settings import INSTRUCTION, NUMBER
+from editloop.models.judge_protocol import REFERENCE_NOTE, JudgeWording, note_on_references
 from editloop.scoring.endpoint_questions import Part, plain_text
 from editloop.settings_file import FrozenModel
 
 PICTURE_PLACES = re.compile(r"\{(source|edit)\}")
 """Placeholders of the pictures in a text."""
+REFERENCE_LABEL = "Image {n}, a reference of which the instruction may speak:"
+"""Text before a reference image, with `{n}` in place of its number: the source is image 1."""
 
 
 class SingleQuestion(FrozenModel):
@@ -44,17 +49,27 @@ class SingleQuestion(FrozenModel):
         """Return the digest of texts and settings."""
         return sha256_json(self.model_dump(mode="json"))
 
-    def parts(self, instruction: str) -> tuple[Part, ...]:
+    def parts(self, instruction: str, references: int = 0) -> tuple[Part, ...]:
         """Return the message with the pictures in their places.
+
+        Where the text does not show the source, it does not show the references either.
 
         Args:
             instruction: The instruction.
+            references: Number of reference images.
         """
+        sources = [Part("source")]
+        for number in range(references):
+            label = REFERENCE_LABEL.replace(NUMBER, str(number + 2))
+            sources += [Part("text", label), Part("reference", number=number)]
         pieces = PICTURE_PLACES.split(self.text)
-        parts = [] if len(pieces) > 1 else [Part("source"), Part("edit")]
+        parts: list[Part] = []
+        if len(pieces) == 1:
+            note = note_on_references(REFERENCE_NOTE, references)
+            parts = [*sources, Part("edit"), *([Part("text", note)] if note else [])]
         for index, piece in enumerate(pieces):
             if index % 2:
-                parts.append(Part("edit" if piece == "edit" else "source"))
+                parts += [Part("edit")] if piece == "edit" else sources
             elif piece:
                 parts.append(Part("text", piece.replace(INSTRUCTION, plain_text(instruction))))
         return tuple(parts)

@@ -58,13 +58,14 @@ class TokenJudge(SingleQuestion):
             raise EditLoopError(f"{passes} passes: a judge of kind `tokens` reads probabilities, without chance.")
         return self
 
-    def ask(self, instruction: str) -> list[ChatQuestion]:
+    def ask(self, instruction: str, references: int = 0) -> list[ChatQuestion]:
         """Return the one request.
 
         Args:
             instruction: The instruction.
+            references: Number of reference images.
         """
-        return [ChatQuestion(self.system, self.parts(instruction), FIRST_TOKEN_FIELDS)]
+        return [ChatQuestion(self.system, self.parts(instruction, references), FIRST_TOKEN_FIELDS)]
 
     def score(self, replies: Sequence[ChatReply]) -> Score:
         """Return the expected value, scaled to 0..10.

@@ -55,9 +55,9 @@ def read_pool(folder: Path, tasks: list[EditTask], model: RewardModel) -> Candid
     for task in track(tasks, description="reading the pool"):
         images = [candidate.image for candidate in task.candidates]
         side = model.settings.side
-        source, *edits = load_pictures(folder, (task.source, *images), side)
-        references = load_pictures(folder, task.references, side)
-        hidden += model.states([EditGroup(task.instruction, source, edits, references=references)])
+        source, *references = load_pictures(folder, (task.source, *task.references), side)
+        edits = load_pictures(folder, images, side)
+        hidden += model.states([EditGroup(task.instruction, source, edits, task.name, references)])
     return CandidatePool(tasks, hidden)
 
 

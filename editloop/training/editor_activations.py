@@ -18,7 +18,7 @@ class EditTokens(NamedTuple):
     """Tokens of one edit in the network."""
 
     image: int
-    """Packed latents of the edit and of its source."""
+    """Packed latents of the edit and of its sources."""
     text: int
 
     @property
@@ -27,14 +27,17 @@ class EditTokens(NamedTuple):
         return self.image + self.text
 
 
-def edit_tokens(shape: EditorArchitecture, pixels: int) -> EditTokens:
+def edit_tokens(shape: EditorArchitecture, pixels: int, references: int = 0) -> EditTokens:
     """Count the tokens of an edit.
+
+    What Qwen-Image-Edit's text encoder sees of references is not counted: about 190 tokens each.
 
     Args:
         shape: The editor's shape.
-        pixels: Pixels of the edit, height times width. Its source has as many.
+        pixels: Pixels of the edit, height times width. Its source and its references have as many each.
+        references: Reference images of the task.
     """
-    return EditTokens(2 * shape.image_tokens(pixels), shape.text_tokens)
+    return EditTokens((2 + references) * shape.image_tokens(pixels), shape.text_tokens)
 
 
 def kept_by_mlp(blocks: Blocks, width: int, size: int) -> float:

@@ -68,6 +68,8 @@ class EditorTraining(NamedTuple):
     """Copies of the trained weights beside them: the moving average, NFT's old policy."""
     resident: bool
     """Whether text encoders and codec stay on the GPU, in every phase."""
+    references: int = 0
+    """Reference images of a task, each of as many pixels as the edit."""
 
 
 def rl_training(settings: RlSettings, gpus: int) -> EditorTraining:
@@ -157,20 +159,22 @@ def decoding_memory(shape: EditorArchitecture, edits: int, pixels: int, size: in
     return size * (shape.codec.weights + edits * pixels * shape.codec.decode)
 
 
-def conditioning_memory(shape: EditorArchitecture, pixels: int, size: int) -> float:
-    """Return the bytes of an encoded task on the GPU: text, once more where guidance takes two passes, and source.
+def conditioning_memory(shape: EditorArchitecture, pixels: int, size: int, references: int = 0) -> float:
+    """Return the bytes of an encoded task on the GPU: text, once more where guidance takes two passes, and sources.
 
     Args:
         shape: The editor's shape.
-        pixels: Pixels of the source.
+        pixels: Pixels of the source, and of each reference.
         size: Bytes per number.
+        references: Reference images of the task.
     """
-    return size * (
-        min(shape.passes, 2) * shape.text_tokens * shape.text_width + shape.image_tokens(pixels) * shape.latent
-    )
+    sources = (1 + references) * shape.image_tokens(pixels) * shape.latent
+    return size * (min(shape.passes, 2) * shape.text_tokens * shape.text_width + sources)
 
 
-def plan_editing(shape: EditorArchitecture, pixels: int, edits: int, *, size: int = 2) -> EditorNeed:
+def plan_editing(
+    shape: EditorArchitecture, pixels: int, edits: int, *, size: int = 2, references: int = 0
+) -> EditorNeed:
     """Estimate what editing takes.
 
     Args:
@@ -178,13 +182,15 @@ def plan_editing(shape: EditorArchitecture, pixels: int, edits: int, *, size: in
         pixels: Pixels of an edit, height times width.
         edits: Edits at a time, each of a task of its own.
         size: Bytes per number: 2 for bf16, 4 for fp32.
+        references: Reference images of a task, each of as many pixels as the edit.
     """
     return EditorNeed(
         size * shape.weights,
         0.0,
-        edits * (conditioning_memory(shape, pixels, size) + FULL * shape.image_tokens(pixels) * shape.latent),
+        edits
+        * (conditioning_memory(shape, pixels, size, references) + FULL * shape.image_tokens(pixels) * shape.latent),
         encoding_memory(shape, edits, pixels, size),
-        edits * working_memory(shape, edit_tokens(shape, pixels), size),
+        edits * working_memory(shape, edit_tokens(shape, pixels, references), size),
         decoding_memory(shape, edits, pixels, size),
         0.0,
     )
@@ -219,7 +225,7 @@ def plan_training(
     trained = (numbers * FULL / share if adapter else 0) + training.averages * FULL * numbers / share
     trained += number * numbers / (gpus if stage >= 2 else 1)
     trained += (12 if stage or number < FULL else 8) * numbers / (gpus if stage else 1)
-    tokens = edit_tokens(shape, pixels)
+    tokens = edit_tokens(shape, pixels, training.references)
     passes = shape.passes if training.guidance is None or training.guidance > 1 else 1
     activations = update_memory(
         shape, tokens, size, adapter=adapter, checkpointing=training.checkpointing, passes=passes
@@ -235,7 +241,8 @@ def plan_training(
     return EditorNeed(
         base * shape.weights / share + resident,
         trained,
-        training.tasks * conditioning_memory(shape, pixels, size) + training.samples * training.stored * latent,
+        training.tasks * conditioning_memory(shape, pixels, size, training.references)
+        + training.samples * training.stored * latent,
         encoding_memory(shape, training.encoded, pixels, size) - resident,
         sampled * working_memory(shape, tokens, size) + (buffers if stage == 3 else 0.0),
         decoding_memory(shape, sampled, pixels, size) - (size * shape.codec.weights if resident else 0),

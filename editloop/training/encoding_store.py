@@ -90,15 +90,17 @@ class EncodingStore:
         return self.folder / f"{key}.safetensors"
 
 
-def encoding_key(instruction: str, size: Size, pictures: Sequence[Path]) -> str:
-    """Return the key of a task's encoding: a digest of its instruction, its size and the files of its images.
+def encoding_key(instruction: str, size: Size, pictures: Sequence[Path], references: Sequence[Size] = ()) -> str:
+    """Return the key of a task's encoding: a digest of its instruction, its sizes and the files of its images.
 
     Args:
         instruction: The task's instruction.
         size: (height, width) that it is encoded at.
-        pictures: Its images.
+        pictures: Its images, the references among them.
+        references: (height, width) of each reference image.
     """
-    return sha256_json([instruction, size, *(sha256_file(picture) for picture in pictures)])
+    sizes = [list(references)] if references else []
+    return sha256_json([instruction, size, *sizes, *(sha256_file(picture) for picture in pictures)])
 
 
 def _size(tensors: dict[str, Tensor]) -> int:

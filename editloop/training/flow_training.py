@@ -21,6 +21,7 @@ from editloop.models.backbones.spreading import is_spread
 from editloop.models.editors.opening import open_editor
 from editloop.models.editors.protocol import Conditioning, Editor, join_conditions
 from editloop.models.editors.settings import Size
+from editloop.models.editors.sources import SourceSizes
 from editloop.training.distributed import all_reduce_max, rank_on_machine, ranks_on_machine
 from editloop.training.editor_opening import encoding_dtype, frozen_dtype, open_encoding_store, open_to_train
 from editloop.training.encoding_store import EncodingStore
@@ -40,7 +41,7 @@ UNITS = "units"
 
 
 class EncodedUnits(NamedTuple):
-    """Units of one size, on the rank's device."""
+    """Units of one size of the source and of each reference, on the rank's device."""
 
     units: list[int]
     pictures: dict[str, Tensor]
@@ -108,38 +109,39 @@ class FlowTrainingTask(TrainingTask, ABC):
         """
 
     def batch(self, split: Split, units: Sequence[int]) -> Batch:
-        units_by_size: dict[Size, list[tuple[int, EncodedUnit]]] = {}
+        units_by_size: dict[SourceSizes, list[tuple[int, EncodedUnit]]] = {}
         for unit in units:
             encoded = self.encoded(split, unit)
-            units_by_size.setdefault(encoded.condition.size, []).append((unit, encoded))
+            sizes = SourceSizes(encoded.condition.size, encoded.condition.references)
+            units_by_size.setdefault(sizes, []).append((unit, encoded))
         tensors: dict[str, Tensor] = {}
-        for size, members in units_by_size.items():
+        for sizes, members in units_by_size.items():
             parts = {
                 UNITS: torch.tensor([unit for unit, _ in members]),
                 **{name: torch.cat([encoded.pictures[name] for _, encoded in members]) for name in self.pictures},
                 **join_conditions([encoded.condition for _, encoded in members]).parts,
             }
-            tensors |= {f"{size[0]}x{size[1]} {name}": part for name, part in parts.items()}
+            label = "+".join(f"{height}x{width}" for height, width in (sizes.source, *sizes.references))
+            tensors |= {f"{label} {name}": part for name, part in parts.items()}
         return Batch(tensors, float(len(units)), len(units) * len(self.pictures))
 
     def parts(self, batch: Batch) -> list[EncodedUnits]:
-        """Return the units of a batch, those of one size together.
+        """Return the units of a batch, those of one size of source and references together.
 
         Args:
             batch: A batch that `batch` made.
         """
-        tensors_by_size: dict[Size, dict[str, Tensor]] = {}
+        tensors_by_size: dict[SourceSizes, dict[str, Tensor]] = {}
         for key, value in batch.tensors.items():
-            name, _, part = key.partition(" ")
-            height, width = (int(side) for side in name.split("x"))
-            tensors_by_size.setdefault((height, width), {})[part] = value
+            label, _, part = key.partition(" ")
+            tensors_by_size.setdefault(_read_sizes(label), {})[part] = value
         return [
             EncodedUnits(
                 tensors.pop(UNITS).tolist(),
                 {name: tensors.pop(name) for name in self.pictures},
-                Conditioning(size, tensors),
+                Conditioning(sizes.source, tensors, sizes.references),
             )
-            for size, tensors in tensors_by_size.items()
+            for sizes, tensors in tensors_by_size.items()
         ]
 
     def passes(self, batch: Batch) -> list[EncodedUnits]:
@@ -173,6 +175,13 @@ class FlowTrainingTask(TrainingTask, ABC):
             generators: Each unit's source of random numbers.
         """
         return torch.cat([self.editor.noise(1, size, generator) for generator in generators])
+
+
+def _read_sizes(label: str) -> SourceSizes:
+    """Return the sizes of source and references that begin the names of a batch's tensors."""
+    sides = [[int(side) for side in size.split("x")] for size in label.split("+")]
+    source, *references = ((height, width) for height, width in sides)
+    return SourceSizes(source, tuple(references))
 
 
 def unit_generators(draw: int, units: Sequence[int]) -> list[torch.Generator]:

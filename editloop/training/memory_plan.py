@@ -84,8 +84,8 @@ def trained_weights(preset: Preset, training: TrainingSettings) -> tuple[int, in
 def pass_tokens(preset: Preset, units: int) -> PassTokens:
     """Count the tokens of one pass.
 
-    A unit of EditReward is a group: a tree of source, candidates and each candidate's rubrics, or with `paired` order a
-    sequence per candidate. A unit of EditScore is a row of two images, a question and an answer.
+    A unit of EditReward is a group: a tree of sources, candidates and each candidate's rubrics, or with `paired` order
+    a sequence per candidate. A unit of EditScore is a row of the sources, an edit, a question and an answer.
 
     Args:
         preset: The model and the size of its units.
@@ -94,16 +94,18 @@ def pass_tokens(preset: Preset, units: int) -> PassTokens:
     load, vision = preset.load, preset.architecture.vision
     patches = vision.patches(load.pixels)
     picture = patches // 4
+    sources = 1 + load.references
     if preset.model == "edit-score":
-        row = units * (2 * picture + load.text_tokens + load.answer_tokens)
-        return PassTokens(row, row, units * 2 * patches, units * load.answer_tokens)
+        row = units * ((sources + 1) * picture + load.text_tokens + load.answer_tokens)
+        return PassTokens(row, row, units * (sources + 1) * patches, units * load.answer_tokens)
     if preset.settings.get("order", "paired") == "paired":
         row = units * load.candidates * (picture + load.text_tokens)
         return PassTokens(row, row, units * load.candidates * patches, 0)
     axes = len(preset.settings.get("axes", ("if", "vq")))
-    tree = picture + load.candidates * (picture + axes * load.text_tokens)
-    attended = picture + load.candidates * (2 * picture + axes * (2 * picture + load.text_tokens))
-    return PassTokens(units * tree, units * attended, units * (1 + load.candidates) * patches, 0)
+    before_text = (sources + 1) * picture
+    tree = sources * picture + load.candidates * (picture + axes * load.text_tokens)
+    attended = sources * picture + load.candidates * (before_text + axes * (before_text + load.text_tokens))
+    return PassTokens(units * tree, units * attended, units * (sources + load.candidates) * patches, 0)
 
 
 def language_layer(shape: Language, load: PassTokens, size: int) -> float:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from editloop.data.vocabulary import MOST_REFERENCES
 from editloop.errors import EditLoopError
 from editloop.settings_file import FrozenModel, find_preset, preset_names, read_settings
 from editloop.training.architecture import Architecture
@@ -19,6 +20,8 @@ class Load(FrozenModel):
 
     candidates: int = Field(ge=1)
     """Edits per unit: the candidates of a group (EditReward); 1 for a row of EditScore."""
+    references: int = Field(0, ge=0, le=MOST_REFERENCES)
+    """Reference images of a task, besides its source."""
     pixels: int = Field(ge=1)
     """Pixels of an image as the model sees it."""
     text_tokens: int = Field(ge=1)

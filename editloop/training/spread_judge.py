@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from editloop.environment import environment_variables
 from editloop.errors import EditLoopError
-from editloop.models.judge_protocol import EditGroup, Judge, Score, wording_of
+from editloop.models.judge_protocol import EditGroup, Judge, Score, takes_references, wording_of
 from editloop.scoring.opening import find_local
 from editloop.training.agent import LoopbackRendezvous
 from editloop.training.distributed import broadcast_object, end_rank, start_rank
@@ -41,6 +41,7 @@ class SpreadJudge:
             judge: The judge, opened with `spread` in every process.
         """
         self.name, self.version, self.axes, self.wording = judge.name, judge.version, judge.axes, wording_of(judge)
+        self.takes_references = takes_references(judge)
         self._judge = judge
 
     def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:

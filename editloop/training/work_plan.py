@@ -72,7 +72,7 @@ def training_work(preset: Preset, training: TrainingSettings, gpus: int, units: 
     )
 
 
-def rl_work(settings: RlSettings, shape: EditorArchitecture, pixels: int) -> RlWork:
+def rl_work(settings: RlSettings, shape: EditorArchitecture, pixels: int, references: int = 0) -> RlWork:
     """Estimate the work of an iteration of online RL, without the reward model's.
 
     In a trained pass the network runs forward and backward (activations alone, where an adapter is trained), and
@@ -82,9 +82,10 @@ def rl_work(settings: RlSettings, shape: EditorArchitecture, pixels: int) -> RlW
         settings: The training's settings.
         shape: The editor's shape.
         pixels: Pixels of an edit, height times width.
+        references: Reference images of a task, each of as many pixels as the edit.
     """
     edits = settings.tasks * settings.members
-    forward = 2.0 * shape.weights * edit_tokens(shape, pixels).every
+    forward = 2.0 * shape.weights * edit_tokens(shape, pixels, references).every
     guided = shape.passes if settings.guidance is None or settings.guidance > 1 else 1
     algorithm = settings.algorithm
     compared = (1 if isinstance(algorithm, NftSettings) else 0) + (1 if settings.kl else 0)

@@ -7,6 +7,7 @@ It is killed in the middle of a stage and called again, then its lineage is walk
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from annotation.campaigns.lead_queue import snapshot
 from annotation.campaigns.locating import campaign_files
 from annotation.campaigns.project import task_rows
 from annotation.campaigns.record import read_records
-from editloop.content import read_manifest
+from editloop.content import read_manifest, sha256_file
 from editloop.lineage import registry, tracking
 from editloop.object_storage import ObjectFolder, content_digest
 from infra.services import start_services, stop_services
@@ -273,7 +274,10 @@ def _fault(turn: Path, broken: str) -> Any:
         assert version is not None
         folder = registry.fetch_version(version)
         name = next(name for name in sorted(read_manifest(folder)["files"]) if name.endswith(".safetensors"))
-        return bytes_changed(folder / name)
+        content = sha256_file(folder / name)
+        shutil.rmtree(folder)  # the copy in the cache would do in place of the registry's
+        stored = (turn / "services" / "mlflow").rglob(name)
+        return bytes_changed(next(path for path in stored if sha256_file(path) == content))
     return alias_gone()
 
 

@@ -256,7 +256,7 @@ def test_the_files_of_the_record_are_those_that_were_signed(opened, tmp_path):
 def test_a_clock_that_runs_behind_loses_no_event_and_a_former_leads_decisions_stay(opened, monkeypatch):
     one = opened("clocks", recorded=True, lead="people-lea")
     create = MlflowClient.create_run
-    monkeypatch.setattr(MlflowClient, "create_run", lambda *given, **more: create(*given, start_time=1, **more))
+    monkeypatch.setattr(MlflowClient, "create_run", lambda *given, **more: create(*given, **more | {"start_time": 1}))
     campaign, lead = one.campaign, author(one, "people-lea")
     append_event(ProjectMade(key=campaign.key, at=now(), by="x", project_id=99, queue=True), campaign.name)
     name_people(one.settings, one.record(), campaign.annotators, None, {}, "x")

@@ -1,7 +1,7 @@
 """Each kind of editor learns by RL, on target edits and on pairs, from a folder that `from_pretrained` reads."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,60 @@ def test_three_steps_change_the_editor_and_stay_finite(trained: Path, kind: str,
         assert torch.equal(weight.to(read_as).float(), after.pipeline.vae.state_dict()[name].float())
 
 
+SEVERAL_SOURCES = ("qwen-edit-plus", "klein-distilled", "omnigen2")
+
+
+@pytest.fixture(scope="module")
+def several_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trainings by RL and on target edits, on tasks of one, two and three sources of several sizes."""
+    root = tmp_path_factory.mktemp("sources")
+    edits = _edits(root / "edits", references=[(), ((48, 48),), ((64, 32), (32, 64))])
+    jobs = []
+    for kind in SEVERAL_SOURCES:
+        editor = str(write_tiny_editor(kind, root / kind))
+        changes = {"tasks": 3, "evaluation_tasks": 2, "evaluate_every": 3, "checkpoint_every": 3, "precision": "fp32"}
+        settings = read_rl_preset("smallest", **changes | MEMORY | TRAININGS[kind], seed=1)
+        rl = RlJob(
+            edits=edits,
+            output=root / f"{kind}-rl",
+            editor=editor,
+            rewards={"oracle": 1.0},
+            settings=settings,
+            checkpoints=root / f"{kind}-rl-checkpoints",
+        )
+        sft = SftJob(
+            edits=edits,
+            output=root / f"{kind}-sft",
+            editor=editor,
+            checkpoints=root / f"{kind}-sft-checkpoints",
+            settings=SftSettings.model_validate(read_sft_preset("smallest").model_dump() | MEMORY),
+            facts={},
+        )
+        jobs.append({"rl": rl.model_dump(mode="json"), "sft": sft.model_dump(mode="json")})
+    (root / "jobs.json").write_text(json.dumps(jobs))
+    run_ranks("tests.editor_trainings", [str(root / "jobs.json")], 1, root / "ranks.log")
+    return root
+
+
+@pytest.mark.parametrize("way", ["rl", "sft"])
+@pytest.mark.parametrize("kind", SEVERAL_SOURCES)
+def test_an_editor_is_trained_on_tasks_of_several_sources(several_sources: Path, kind: str, way: str) -> None:
+    steps = json.loads((several_sources / f"{kind}-{way}" / "training.json").read_text())["steps"]
+    assert len(steps) == 3
+    assert all(np.isfinite(step["loss"]) for step in steps)
+    before = open_editor(several_sources / kind)
+    after = open_editor(several_sources / f"{kind}-{way}" / "editor").network.state_dict()
+    assert any(not torch.equal(weight, after[name]) for name, weight in before.network.state_dict().items())
+    encodings = list((several_sources / f"{kind}-{way}-checkpoints").glob("encodings/*/*.safetensors"))
+    lengths = {
+        sum(rows * columns for rows, columns in (before.grid(before.size_for(*size)) for size in sizes))
+        for sizes in ([(32, 64)], [(32, 64), (48, 48)], [(32, 64), (64, 32), (32, 64)])
+    }
+    found = {load_file(file)["source"].shape[1] for file in encodings}
+    assert len(found) >= 2
+    assert found <= lengths if way == "rl" else found == lengths
+
+
 SPREAD = ("kontext", "qwen-edit-2511", "flux2-dev")
 
 
@@ -189,16 +243,22 @@ def _network(editor: Path) -> Path:
     return editor / "transformer" / "diffusion_pytorch_model.safetensors"
 
 
-def _edits(folder: Path) -> Path:
+def _edits(folder: Path, references: Sequence[Sequence[tuple[int, int]]] = ((),)) -> Path:
+    """Write rows whose references have the sizes of `references` in turn."""
     folder.mkdir()
     rng = np.random.default_rng(0)
-    lines = []
+    lines: list[dict[str, Any]] = []
     for index, (height, width) in enumerate(SHAPES):
         for name in ("source", "target"):
             picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
             Image.fromarray(picture).save(folder / f"{name}-{index}.png")
         line = {"id": f"row-{index}", "instruction": 'make the circle "red"' + " and blue" * (index % 3)}
         lines.append(line | {"source": f"source-{index}.png", "target": f"target-{index}.png"})
+        names = [f"reference-{index}-{place}.png" for place in range(len(references[index % len(references)]))]
+        for name, size in zip(names, references[index % len(references)], strict=True):
+            Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / name)
+        if names:
+            lines[-1]["references"] = names
     (folder / "edits.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert len(read_edits(folder)) == len(SHAPES)
     return folder

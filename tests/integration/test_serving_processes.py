@@ -27,6 +27,14 @@ def test_scores_are_the_judges_own_and_name_the_model(server: Server) -> None:
     assert answer.headers["X-EditLoop-Model"] == PixelJudge.name
 
 
+def test_nothing_of_a_server_listens_beyond_this_machine(server: Server) -> None:
+    assert post(server, body()).status_code == 200
+    processes = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
+    assert len(processes) >= 3, "the server, a worker and a decoder"
+    listening = [one for process in processes for one in process.net_connections() if one.status == psutil.CONN_LISTEN]
+    assert {one.laddr.ip for one in listening} == {"127.0.0.1"}
+
+
 def test_requests_of_one_task_are_judged_as_one_group(tmp_path: Path) -> None:
     source, *edits = pictures(9)
     with served(tmp_path, window_ms=300) as running:

@@ -65,7 +65,9 @@ def test_an_alias_leads_to_the_registered_bytes(model: Path) -> None:
     assert registry.resolve_model("models:/model-alias/1") == fetched
 
 
-def test_changed_bytes_are_refused_in_the_store_and_in_the_cache(model: Path, mlflow_environment, tmp_path) -> None:
+def test_changed_bytes_are_refused_in_the_store_and_fetched_again_in_the_cache(
+    model: Path, mlflow_environment, tmp_path
+) -> None:
     run_id, version = step(model, "changed")
     registry.set_alias("model-changed", "champion", version)
     (kept,) = (mlflow_environment.home / "mlflow").glob(f"artifacts/*/{run_id}/artifacts/model-*/weights.safetensors")
@@ -75,6 +77,13 @@ def test_changed_bytes_are_refused_in_the_store_and_in_the_cache(model: Path, ml
     kept.write_bytes(b"1234")
     fetched = registry.resolve_model("models:/model-changed@champion")
     assert fetched is not None
+    for damage in (lambda path: path.write_bytes(b"6666"), Path.unlink):
+        damage(fetched / "weights.safetensors")
+        assert registry.resolve_model("models:/model-changed@champion") == fetched
+        assert (fetched / "weights.safetensors").read_bytes() == b"1234"
+    (fetched / "manifest.json").write_text("[]")
+    assert registry.resolve_model("models:/model-changed@champion") == fetched
+    kept.write_bytes(b"6666")
     (fetched / "weights.safetensors").write_bytes(b"6666")
     with pytest.raises(EditLoopError, match=r"weights\.safetensors"):
         registry.resolve_model("models:/model-changed@champion")

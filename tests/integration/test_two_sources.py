@@ -9,7 +9,7 @@ import pytest
 import requests
 from typer.testing import CliRunner
 
-from annotation.campaigns.label_studio import LabelStudioApi
+from annotation.campaigns.label_studio import LabelStudioApi, read_project
 from annotation.campaigns.project import live_tasks
 from annotation.campaigns.training import training_pages
 from components.candidates.declaration import CandidatesParameters
@@ -37,11 +37,11 @@ LEAD = "lead-of-two"
 
 @pytest.fixture
 def candidates(tmp_path: Path) -> Path:
-    """Tasks with a reference, and a few without, in one edits folder; three stand-ins and an editor edit each."""
+    """Tasks with a reference, and a few without, in one edits folder; three stand-ins edit each."""
     write_transfers(tmp_path / "drawn/pairs", PAIRS, seed=5)
     write_edits(tmp_path / "drawn/scenes", SCENES, seed=6)
     add_candidates(tmp_path / "drawn", tmp_path / "edits", seed=0)
-    run_candidates(tmp_path / "edits", tmp_path / "candidates", CandidatesParameters(per_task=1, steps=1))
+    run_candidates(tmp_path / "edits", tmp_path / "candidates", CandidatesParameters(per_task=0))
     return tmp_path / "candidates"
 
 
@@ -53,11 +53,14 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def task_data(opened: Opened, project: str) -> dict[str, dict[str, str]]:
-    """What Label Studio has of each page, by its key: of the campaign, of its training, or of the lead's queue."""
-    record = opened.record()
-    campaigns = {"campaign": record, "training": record.training, "queue": record.queue}
-    rows = live_tasks(LabelStudioApi(opened.settings), campaigns[project].campaign, "task_only")
-    return {row["data"]["key"]: row["data"] for row in rows}
+    """What Label Studio has of each page, by its key: of the campaign, of its training, or of the lead's queue.
+
+    The project's page has a place for the reference.
+    """
+    record, api = opened.record(), LabelStudioApi(opened.settings)
+    campaign = {"campaign": record, "training": record.training, "queue": record.queue}[project].campaign
+    assert 'value="$reference_2"' in read_project(api, campaign.project_id, campaign.name)["label_config"]
+    return {row["data"]["key"]: row["data"] for row in live_tasks(api, campaign, "task_only")}
 
 
 def check_shown(opened: Opened, pages: dict[str, Page], data: dict[str, dict[str, str]]) -> None:

@@ -45,6 +45,8 @@ TESTS = {
     f"{DATASETS}/splits.py": _unit("splits"),
     f"{STATISTICS}/agreement.py": _unit("agreement"),
     "annotation/quality/conflicts.py": _unit("conflicts"),
+    "annotation/formats/preference_order.py": _unit("preference_order"),
+    "annotation/formats/rating_scale.py": _unit("rating_scale"),
     f"{STATISTICS}/difficulty.py": _unit("difficulty"),
     f"{STATISTICS}/reliability.py": _unit("reliability"),
     f"{EVALUATION}/suites/ties.py": _unit("suite_figures"),

@@ -17,6 +17,7 @@ from tests.performance import (
     leak_scale,
     lineage_scale,
     loader_speed,
+    published_scale,
     reward_speed,
     rl_like_for_like,
     rl_race,
@@ -117,6 +118,7 @@ BENCHMARKS: tuple[Callable[[], Benchmark], ...] = (
     *edit_score_speed.BENCHMARKS,
     *vision_speed.BENCHMARKS,
     *loader_speed.BENCHMARKS,
+    import_scale.speed,
     *editor_suite_speed.BENCHMARKS,
     *rl_speed.BENCHMARKS,
     *rl_trainer.BENCHMARKS,
@@ -161,6 +163,7 @@ SCALES: tuple[Scale, ...] = (
         loader_speed.MOST_MEGABYTES,
     ),
     import_scale.scale(),
+    *published_scale.scales(),
     Scale(
         "leak scale: 200,000 training pictures against 3,000 of a suite",
         leak_scale.checking,

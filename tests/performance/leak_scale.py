@@ -86,7 +86,7 @@ def suite() -> Suite:
 
     def at(seed: int) -> PictureRef:
         data = picture(seed)
-        return PictureRef(str(seed), sha256_bytes(data), lambda: data)
+        return PictureRef(str(seed), lambda: sha256_bytes(data), lambda: data)
 
     new = PICTURES * 2
     items = tuple(

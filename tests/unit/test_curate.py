@@ -135,6 +135,26 @@ def test_a_curated_folder_has_the_best_edits_as_targets(tmp_path, key):
     assert page.count("data:image/webp") == 2 * (3 + 3 + 1 + 1)
 
 
+def test_curated_rows_keep_their_references_and_other_references_are_another_task(tmp_path):
+    edits = noisy(tmp_path / "edits", "candidates", [10, 200, 100])
+    lines = (edits / "edits.jsonl").read_text().splitlines()[:2]
+    rows = [json.loads(line) | {"source": "source-0.png"} for line in lines]
+    for row, reference in zip(rows, ("source-1.png", "source-2.png"), strict=True):
+        row["references"] = [reference, "edit-1.png"]
+    (edits / "edits.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judge = Brightness()
+    judge.takes_references = True
+    score_triples(judge, edits, tmp_path / "scores.parquet")
+    report = write_curated(read_scored(edits, tmp_path / "scores.parquet"), CurateSettings(), tmp_path / "kept")
+    assert (report["tasks"], report["kept"]) == (2, 2)
+    for row, value in zip(read_edits(tmp_path / "kept"), ((1, 0, 0), (2, 0, 0)), strict=True):
+        shown = [load_image(reference).getpixel((0, 0)) for reference in row.references]
+        assert shown == [value, (200, 200, 200)]
+        assert {reference.stem for reference in row.references} <= set(
+            read_manifest(tmp_path / "kept", check=True)["facts"]["images"]
+        )
+
+
 def test_too_few_to_keep_and_scores_of_other_edits_are_refused(tmp_path):
     edits = noisy(tmp_path / "edits", "target", [10, 200, 100])
     other = noisy(tmp_path / "other", "target", [10, 200, 100, 5])

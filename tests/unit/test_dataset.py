@@ -18,7 +18,7 @@ from PIL import Image
 
 from components.dataset.declaration import DatasetParameters
 from components.dataset.stage import run_dataset
-from editloop.content import complete_folder, read_manifest, write_json
+from editloop.content import complete_folder, read_manifest, write_json, write_manifest
 from editloop.data.picture_file import store_png
 from editloop.data.vocabulary import Judgement
 from editloop.datasets.build import NoPairsError, publish_dataset, rebuild_dataset, write_dataset
@@ -162,6 +162,7 @@ def test_a_lead_who_withdrew_takes_decisions_back_and_the_votes_count_again(make
         "vq": 4,
     }
     (tmp_path / "judged" / "decisions.jsonl").write_text(json.dumps(decided) + "\n")
+    write_manifest(tmp_path / "judged", read_manifest(tmp_path / "judged")["facts"])
     write_dataset(tmp_path / "judged", candidates, tmp_path / "whole")
     rebuild_dataset(tmp_path / "whole", tmp_path / "rebuilt", withdrawn=Withdrawn(frozenset({"lea"})))
     whole, rebuilt = (

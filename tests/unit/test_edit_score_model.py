@@ -1,5 +1,6 @@
 """Rows, their loss and their answers against the plain Hugging Face model, one row a call."""
 
+from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from transformers import DynamicCache
 
 from editloop.errors import EditLoopError
-from editloop.models.backbones.picture_inputs import Patches
+from editloop.models.backbones.picture_inputs import Patches, patches_of
 from editloop.models.backbones.text import control_ids
 from editloop.models.edit_score import generation
 from editloop.models.edit_score.generation import (
@@ -17,9 +18,10 @@ from editloop.models.edit_score.generation import (
     sample_tokens,
     uniform_draws,
 )
+from editloop.models.edit_score.judge import EditScoreJudge
 from editloop.models.edit_score.rows import RowMaker
 from editloop.models.edit_score.settings import EditScoreSettings
-from editloop.models.judge_protocol import EditGroup
+from editloop.models.judge_protocol import REFERENCE_NOTE, EditGroup, note_on_references
 from editloop.training.edit_score.sft import answer_loss
 from editloop.training.edit_score.targets import Target, training_rows
 from tests.edit_score_models import plain_greedy, plain_inputs, plain_loss, some_groups, tiny_score
@@ -60,6 +62,69 @@ def test_loss_and_gradients_are_those_of_rows_alone(family, reasoning, pictures)
         if value.grad is not None and value.grad.norm() > 1e-6:
             error = (ours[name] - value.grad).norm() / value.grad.norm()
             assert error < 5e-5, (name, float(error))
+
+
+def several_sources():
+    """The groups of `some_groups`, with two references and with one."""
+    first, second = some_groups()
+    return [
+        replace(first, references=[255 - first.source, second.source]),
+        replace(second, references=[first.source]),
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+class TestReferences:
+    """Edits of tasks with several sources."""
+
+    @pytest.mark.parametrize("reasoning", [True, False])
+    def test_loss_and_gradients_are_those_of_rows_alone(self, family, reasoning):
+        model = tiny_score(family, reasoning=reasoning)
+        rows = taught_rows(model, several_sources())
+        batch = model.collate(rows).tensors
+        loss = answer_loss(model(batch), batch["targets"])
+        loss.backward()
+        ours = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+        model.zero_grad()
+        plain = sum(plain_loss(model, row) for row in rows) / sum(len(row.answer) for row in rows)
+        plain.backward()
+        assert loss.item() == pytest.approx(plain.item(), rel=2e-5)
+        for name, value in model.named_parameters():
+            if value.grad is not None and value.grad.norm() > 1e-6:
+                assert (ours[name] - value.grad).norm() / value.grad.norm() < 5e-5, name
+
+    def test_greedy_tokens_are_those_of_separate_calls(self, family):
+        model = tiny_score(family, temperature=0)
+        rows = asked_rows(model, several_sources())
+        alone = [plain_greedy(model, row, 24) for row in rows]
+        assert generate_answers(model, rows, torch.zeros(len(rows), 1, 24)) == [[one] for one in alone]
+
+    def test_sc_shows_all_sources_before_the_edit_and_pq_the_edit_alone(self, family):
+        maker = tiny_score(family, picture_mark="[{n}]").rows
+        group = several_sources()[0]
+        digests = [patches_of(picture, maker.patching).digest for picture in (group.source, *group.references)]
+        for asked, edit in zip(maker.ask(group), group.edits, strict=True):
+            made = patches_of(edit, maker.patching).digest
+            assert shown(asked.sc) == [*digests, made]
+            assert shown(asked.pq) == [made]
+            texts = [maker.tokenizer.decode(part) for part in asked.sc.prompt if not isinstance(part, Patches)]
+            assert texts[0].endswith("[1]")
+            assert texts[1:4] == ["[2]", "[3]", "[4]"]
+            assert texts[-1].startswith(note_on_references(REFERENCE_NOTE, 2))
+            assert "references" not in maker.tokenizer.decode(asked.pq.prompt[-1])
+
+    def test_a_score_changes_with_the_order_of_the_references(self, family):
+        judge = EditScoreJudge(tiny_score(family, reasoning=False, least_mass=0.0), "v")
+        group = several_sources()[0]
+        turned = replace(group, references=group.references[::-1])
+        found, other = ([one.overall for one in judge.judge([each])[0]] for each in (group, turned))
+        assert found != other
+
+
+def test_paired_pictures_have_no_place_for_references():
+    model = tiny_score(pictures="paired")
+    with pytest.raises(EditLoopError, match=r"2 reference image\(s\); .*`paired` pictures.*`pictures: separate`"):
+        model.rows.ask(several_sources()[0])
 
 
 @pytest.mark.parametrize("pictures", ["separate", "paired"])

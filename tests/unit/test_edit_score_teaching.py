@@ -73,6 +73,24 @@ def teachers_file(folder, rows=None):
     return folder / "rows.jsonl"
 
 
+def test_a_taught_task_of_several_sources_is_trained_on_with_all_of_them(tmp_path):
+    file = teachers_file(tmp_path / "given")
+    rows = [json.loads(line) | {"references": ["b.png", "1.png"]} for line in file.read_text().split("\n")]
+    teachers_file(tmp_path / "given", rows[4:])
+    import_distillation_rows(file, tmp_path / "taught")
+    split = next(one for one in ("train", "validation") if read_distillation_rows(tmp_path / "taught", one))
+    group, _ = read_training_edits(tmp_path / "taught", split, 25).edit(0, 0)
+    given = [np.asarray(Image.open(tmp_path / "given" / name)) for name in ("c.png", "b.png", "1.png")]
+    for found, picture in zip((group.source, *group.references), given, strict=True):
+        assert np.array_equal(found, picture)
+    teachers_file(tmp_path / "given", [rows[4], rows[5] | {"references": ["1.png", "b.png"]}])
+    with pytest.raises(EditLoopError, match="another source, reference or instruction"):
+        import_distillation_rows(file, tmp_path / "turned")
+    teachers_file(tmp_path / "given", [rows[4] | {"references": ["none.png"]}])
+    with pytest.raises(EditLoopError, match=r"references\[0\] .*none"):
+        import_distillation_rows(file, tmp_path / "absent")
+
+
 def test_groups_that_teach_nothing_are_dropped_and_counted(tmp_path):
     file = teachers_file(tmp_path / "given")
     reply = CliRunner().invoke(
@@ -106,7 +124,7 @@ def test_groups_that_teach_nothing_are_dropped_and_counted(tmp_path):
         for group in read_distillation_rows(tmp_path / "taught", split)
         for row in group
     ]
-    assert [row.points for row in rows] == [(5, 20, 25, 20), (24, 24, 25, 20)]
+    assert [(row.sc, row.pq) for row in rows] == [((5, 20), (25, 20)), ((24, 24), (25, 20))]
     assert [row.reasons for row in rows] == [("seen\u2028it", ""), ("one text", "")]
     everything = import_distillation_rows(file, tmp_path / "all")
     assert (everything["kept groups"], everything["kept rows"]) == (3, 6)

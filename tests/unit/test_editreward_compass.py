@@ -44,7 +44,7 @@ def test_the_published_layout_is_read(tmp_path: Path) -> None:
     assert [item.axis for item in suite.items] == ["prompt_following"] * 4 + ["consistency"] * 2 + ["quality"] * 2
     labels = ["left", "left", "tie", "tie", "left", "left", "tie", "left"]
     assert [item.comparisons[0].label for item in suite.items] == labels
-    assert len({item.cluster for item in suite.items}) == 2, "pairs of one source picture are one cluster"
+    assert len({item.cluster_name for item in suite.items}) == 2, "pairs of one source picture are one cluster"
     assert open_suite("editreward-compass", SAMPLE / "reward_eval.json").sha256 == suite.sha256
 
 

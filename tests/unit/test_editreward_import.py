@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, _imaging
 from typer.testing import CliRunner
 
-from annotation.formats import editreward_import
+from annotation.formats import editreward_import, import_folders
 from annotation.formats.editreward_import import import_pairs
 from annotation.formats.judgements_folder import read_judgements
 from editloop.content import read_manifest
+from editloop.data import row_import
 from editloop.data.candidates_folder import read_tasks
 from editloop.data.picture_file import file_picture_sha256
 from editloop.datasets.build import write_dataset
@@ -87,13 +88,14 @@ def test_a_folder_of_shards_becomes_a_dataset_whose_origin_is_kept(tmp_path: Pat
         rows = [row(10 * shard + number, (4.0, 1.0 + number % 3), (2.0, 2.0)) for number in range(10)]
         write_rows(tmp_path / "data" / f"train-{shard}.parquet", rows)
     report = import_pairs(tmp_path / "data", tmp_path / "c", tmp_path / "j")
-    assert report == (30, 30, 60, ())
+    assert report[:4] == (30, 30, 60, ())
     write_dataset(tmp_path / "j", tmp_path / "c", tmp_path / "d")
     assert read_manifest(tmp_path / "d")["facts"]["groups"] == 30
     assert all(shards(tmp_path / "d", "pairs", split) for split in SPLITS)
-    origin = json.loads((tmp_path / "j" / "imported.json").read_bytes())
-    assert sorted(origin) == [f"train-{shard}.parquet" for shard in range(3)]
-    assert read_manifest(tmp_path / "c")["facts"]["files"] == origin
+    origin = json.loads((tmp_path / "j" / "origin.json").read_bytes())
+    assert sorted(origin["files"]) == [f"train-{shard}.parquet" for shard in range(3)]
+    for name in ("c", "j", "d"):
+        assert read_manifest(tmp_path / name)["facts"]["origin"] == origin
     for path in (tmp_path / "c" / "images").iterdir():
         assert file_picture_sha256(path) == path.stem
 
@@ -127,7 +129,7 @@ def test_an_import_that_was_stopped_goes_on_and_decodes_nothing_again(
     path = write_rows(tmp_path / "rows.parquet", [row(number) for number in range(40)])
     import_pairs(path, tmp_path / "whole", tmp_path / "j-whole")
     stored: list[str] = []
-    store = editreward_import.store_png
+    store = row_import.store_png
 
     def stops(image: Image.Image, folder: Path) -> str:
         stored.append(store(image, folder))
@@ -135,11 +137,11 @@ def test_an_import_that_was_stopped_goes_on_and_decodes_nothing_again(
             raise KeyboardInterrupt
         return stored[-1]
 
-    monkeypatch.setattr(editreward_import, "store_png", stops)
+    monkeypatch.setattr(row_import, "store_png", stops)
     with pytest.raises(KeyboardInterrupt):
         import_pairs(path, tmp_path / "c", tmp_path / "j")
     assert not (tmp_path / "c").exists()
-    (journal,) = (tmp_path / ".unfinished").glob("*/rows.jsonl")
+    (journal,) = (tmp_path / ".unfinished").glob("*/journal.jsonl")
     done = journal.read_bytes().count(b"\n")
     assert done > 5
     journal.write_bytes(journal.read_bytes() + b'["rows.parquet", ["cut o')
@@ -161,7 +163,7 @@ def test_an_import_that_was_stopped_while_it_wrote_its_folders_loses_no_picture(
 
     for name in ("write_file", "write_imported"):
         with monkeypatch.context() as patched:
-            patched.setattr(editreward_import, name, stops)
+            patched.setattr(import_folders, name, stops)
             with pytest.raises(KeyboardInterrupt):
                 import_pairs(path, tmp_path / "c", tmp_path / "j")
     assert import_pairs(path, tmp_path / "c", tmp_path / "j").rows == 6
@@ -203,3 +205,12 @@ def test_the_command_prints_what_came_in_and_what_was_left_out(tmp_path: Path) -
     assert "left out:" in done.output
     with pytest.raises(EditLoopError, match="1 row with faults; nothing was written"):
         CliRunner().invoke(app, ["ratings", "import", str(PUBLISHED), *arguments, "--strict"], catch_exceptions=False)
+
+
+def test_an_import_leaves_the_process_its_memory_settings(tmp_path: Path) -> None:
+    before = _imaging.get_blocks_max(), pa.default_memory_pool().backend_name
+    path = write_rows(tmp_path / "rows.parquet", [row(0), row(1) | {"instruction": " "}])
+    import_pairs(path, tmp_path / "c", tmp_path / "j")
+    with pytest.raises(EditLoopError):
+        import_pairs(path, tmp_path / "c2", tmp_path / "j2", strict=True)
+    assert (_imaging.get_blocks_max(), pa.default_memory_pool().backend_name) == before

@@ -104,7 +104,7 @@ def lines(path):
 
 def test_public_rows_come_back_as_they_were(public, tmp_path):
     report = import_pairs(public / "train.json", tmp_path / "c", tmp_path / "j")
-    assert report == (9, 2, 6, ())
+    assert report[:4] == (9, 2, 6, ())
     tasks = read_tasks(tmp_path / "c")
     export_rows(read_judgements(tmp_path / "j"), tasks, tmp_path / "c", tmp_path / "out")
     rows = lines(tmp_path / "out" / "rows.jsonl")
@@ -126,7 +126,7 @@ def test_parquet_as_published_comes_back_as_it_was_in_several_files(public, tmp_
     files = sorted((tmp_path / "out").glob("train-*.parquet"))
     assert len(files) > 1
     assert pq.ParquetFile(files[0]).metadata.row_group(0).num_rows == 2
-    assert import_pairs(tmp_path / "out", tmp_path / "c2", tmp_path / "j2") == (7, 2, 6, ())
+    assert import_pairs(tmp_path / "out", tmp_path / "c2", tmp_path / "j2")[:4] == (7, 2, 6, ())
     assert (tmp_path / "j2" / "judgements.jsonl").read_bytes() == (tmp_path / "j" / "judgements.jsonl").read_bytes()
     assert {task.task_id: set(task.candidates) for task in read_tasks(tmp_path / "c2")} == {
         task.task_id: set(task.candidates) for task in read_tasks(tmp_path / "c")

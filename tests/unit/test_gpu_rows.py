@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 import torch.distributed as distributed
 from torch.utils.flop_counter import FlopCounterMode
 
+from editloop.models.judge_protocol import REFERENCE_NOTE, note_on_references
 from editloop.training.memory_plan import trained_weights
 from tests.gpu.child import outcome_of, reason_of
 from tests.gpu.conditions import Conditions, OutOfBoundsError, checked
@@ -257,4 +259,12 @@ def test_real_sizes_are_those_of_the_preset() -> None:
     preset = reward_preset(small, steps=1, batch=2)
     assert sum(weight.numel() for weight in model.parameters()) == trained_weights(preset, preset.training)[0]
     planned = pass_tokens(preset, 1).language
-    assert model.collate([Drawn(1, 2, 32)[0]])["input_ids"].numel() == pytest.approx(planned, abs=12)
+    group = Drawn(1, 2, 32)[0]
+    assert model.collate([group])["input_ids"].numel() == pytest.approx(planned, abs=12)
+    more = preset.model_copy(update={"load": preset.load.model_copy(update={"references": 2})})
+    sources = replace(group, references=[group.source, group.edits[0]])
+    note = len(byte_tokenizer()(note_on_references(REFERENCE_NOTE, 2)).input_ids)
+    texts = len(model.settings.rubrics) * len(group.edits) * note if model.settings.order == "official" else note
+    found = model.collate([sources])["input_ids"].numel() - texts
+    assert found == pytest.approx(pass_tokens(more, 1).language, abs=16)
+    assert pass_tokens(more, 1).language > planned + 16

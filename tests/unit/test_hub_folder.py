@@ -84,6 +84,6 @@ def test_a_dataset_that_changed_is_refused_and_nothing_is_written(tmp_path: Path
     dataset = write_pairs(tmp_path / "dataset")
     path = dataset / "pairs-train-00000.parquet"
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(EditLoopError, match="changed since it was written: pairs-train-00000.parquet"):
+    with pytest.raises(EditLoopError, match=r"changed since it was written: pairs-train-00000\.parquet"):
         export_hub_folder(dataset, tmp_path / "hub")
     assert not (tmp_path / "hub").exists()

@@ -20,7 +20,7 @@ from pipelines.catalogue import STAGES
 from pipelines.cli import app, main
 from pipelines.stages import stage_parser
 
-WRITTEN = ("out", "output", "remove")
+WRITTEN = ("out", "output", "remove", "version")
 """Parameters of commands that are written to."""
 SERVICES = ("out", "services")
 """Folders of the services that a command works with; `services_of` checks them."""
@@ -258,7 +258,10 @@ def test_every_command_that_takes_an_input_path_is_known() -> None:
         ("benchmark-editor",),
         ("join",),
         ("leaks",),
+        ("dataset", "export"),
         ("editor", "add"),
+        ("editor", "export"),
+        ("judge", "export"),
         ("judge", "add", "editreward"),
         ("judge", "add", "editscore"),
         ("agreement",),
@@ -266,9 +269,11 @@ def test_every_command_that_takes_an_input_path_is_known() -> None:
         ("campaign", "simulate"),
         ("campaign", "report"),
         ("campaign", "propose"),
+        ("edits", "import"),
         ("ratings", "import"),
         ("ratings", "export"),
         ("teacher", "import"),
+        ("teacher", "publish"),
     }
 
 
@@ -288,12 +293,17 @@ FOLDER_COMMANDS = {
     ("campaign", "report", "--candidates"): "candidates",
     ("ratings", "export", "JUDGEMENTS"): "judgements",
     ("ratings", "export", "--candidates"): "candidates",
+    ("dataset", "export", "DATASET"): "dataset",
+    ("editor", "export", "MODEL"): "editor",
+    ("editor", "export", "--evidence"): "benchmark",
     ("leaks", "--dataset"): "dataset",
     ("benchmark", "--training"): "dataset",
     ("demo", "--edits"): "edits",
     ("score", "--input"): "edits",
+    ("edits", "import", "PATH"): "edits",
     ("campaign", "open", "FILE"): "file",
     ("teacher", "import", "FILE"): "file",
+    ("teacher", "publish", "FOLDER"): "dataset",
     ("agreement", "FILE"): "file",
     ("benchmark", "--scores"): "file",
     ("editor", "add", "FOLDER"): "folder",

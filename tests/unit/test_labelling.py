@@ -221,3 +221,7 @@ def test_the_usual_guidelines_say_the_scale_and_the_keys():
     text = default_guidelines()
     for said in ("1 2 3 4", "Q W E R", "Shift", "Ctrl Enter", "cannot be judged", "same ratings"):
         assert said in text
+    assert "image 2" not in text
+    several = default_guidelines(references=True)
+    assert several.startswith(text)
+    assert "Image 1 is the one that is edited" in several

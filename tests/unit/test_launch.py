@@ -85,6 +85,16 @@ def test_ranks_of_one_machine_listen_on_its_loopback_alone(
 
 
 @pytest.mark.needs_torch
+def test_the_store_of_a_judge_in_several_processes_listens_on_the_loopback_alone() -> None:
+    from editloop.training.agent import LoopbackRendezvous
+
+    before = {one.laddr for one in psutil.Process().net_connections() if one.status == psutil.CONN_LISTEN}
+    store = LoopbackRendezvous("judge")
+    opened = {one.laddr for one in psutil.Process().net_connections() if one.status == psutil.CONN_LISTEN} - before
+    assert [(one.ip, one.port) for one in opened] == [("127.0.0.1", store.master_port)]
+
+
+@pytest.mark.needs_torch
 def test_ranks_end_when_their_agent_is_killed(rank_module: Path) -> None:
     call = "from infra.launch import launch; from pathlib import Path; launch('a_rank', Path('sleep'), processes=2)"
     with subprocess.Popen([sys.executable, "-c", call], stdout=subprocess.DEVNULL, cwd=rank_module) as launcher:

@@ -62,7 +62,7 @@ def suite(*items: tuple[str, str, list[bytes]]) -> Suite:
     """Items of (key, instruction, [source, edit, edit])."""
 
     def at(name: str, data: bytes) -> PictureRef:
-        return PictureRef(name, sha256_bytes(data), lambda: data)
+        return PictureRef(name, lambda: sha256_bytes(data), lambda: data)
 
     made = tuple(
         Item(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ import pytest
 
 from editloop.errors import EditLoopError
 from editloop.evaluation.leaks.leaks import _suite_pictures
-from editloop.evaluation.suites.answers import SEVERAL_PICTURES, judge_suite
+from editloop.evaluation.suites.answers import SEVERAL_PICTURES, edit_key, judge_suite
 from editloop.evaluation.suites.evaluation import evaluate
 from editloop.evaluation.suites.opening import open_suite
 from editloop.evaluation.suites.page import key_figures, suite_page
 from editloop.evaluation.suites.saved_answers import read_scores, read_verdicts
 from editloop.evaluation.suites.suite import Comparison
-from tests.pixel_judge import PixelJudge
+from tests.pixel_judge import PixelJudge, SourcesJudge
 from tests.public_suites import HUB_PICTURE, write_parquet
 
 SAMPLE = Path(__file__).parents[1] / "parity" / "suites" / "mmrb2-edit"
@@ -30,13 +31,14 @@ def test_the_published_layout_is_read() -> None:
     by_key = {item.key: item for item in suite.items}
     assert sorted(by_key) == sorted([*SINGLE, *SEVERAL])
     item = by_key["dreambench_1"]
-    assert (item.slice, item.instruction, len(item.further)) == ("dreambench", "Put them on a table.", 1)
+    assert (item.slice, item.instruction, len(item.references)) == ("dreambench", "Put them on a table.", 1)
     assert item.comparisons == (
         Comparison("dreambench_1", 0, 1, "right"),
         Comparison("dreambench_1|reverse", 1, 0, "left"),
     )
-    assert len(by_key["new_synthetic_edit_5"].further) == 2
-    assert not by_key["emu-edit_0"].further
+    assert len(by_key["new_synthetic_edit_5"].references) == 2
+    assert not by_key["emu-edit_0"].references
+    assert not any(item.further for item in suite.items)
     assert open_suite("mmrb2-edit", SAMPLE / "edit.json").sha256 == suite.sha256
     assert len(list(_suite_pictures(suite))) == 6 * 3 + 3, "a leak is looked for in every picture"
 
@@ -93,6 +95,34 @@ def test_a_judge_of_one_source_is_asked_the_pairs_with_one(tmp_path: Path) -> No
     report = evaluate(suite, answers).report
     assert (report["counts"]["units"], report["left_out"]) == (4, {SEVERAL_PICTURES: 2})
     assert SEVERAL_PICTURES in suite_page(report)
+
+
+def test_a_judge_of_several_sources_is_asked_all_pairs(tmp_path: Path) -> None:
+    suite = open_suite("mmrb2-edit", SAMPLE)
+    answers = judge_suite(suite, SourcesJudge(), tmp_path)
+    assert sorted(answers.scores or {}) == sorted([*SINGLE, *SEVERAL])
+    several = [item for item in suite.items if item.references]
+    assert len({edit_key(item, edit) for item in several for edit in item.edits}) == 4
+    assert edit_key(several[0], several[0].edits[0]) != edit_key(
+        replace(several[0], references=()), several[0].edits[0]
+    )
+    evaluation = evaluate(suite, answers).report
+    assert (evaluation["counts"]["units"], evaluation["left_out"]) == (6, {})
+    parts = evaluation["by_sources"]
+    assert {name: row["n"] for name, row in parts.items()} == {"one source": 4, "several sources": 2}
+    one = evaluate(suite, judge_suite(suite, PixelJudge(), tmp_path / "one")).report
+    assert parts["one source"]["accuracy"] == one["accuracy"]
+    assert "By number of sources" in suite_page(evaluation)
+    assert "by_sources" not in one
+
+
+def test_a_prompt_of_more_pictures_than_a_task_may_have_is_left_out(damaged: Path) -> None:
+    content = json.loads((damaged / "edit.json").read_text())
+    prompt = next(pair for pair in content["pairs"] if pair["id"] == "dreambench_1")["prompt_content"]
+    prompt[:0] = [part for part in prompt if part[0] == "image"] * 2
+    (damaged / "edit.json").write_text(json.dumps(content))
+    item = next(item for item in open_suite("mmrb2-edit", damaged).items if item.key == "dreambench_1")
+    assert (len(item.references), len(item.further)) == (0, 5)
 
 
 def test_the_hubs_parquet_is_the_same_suite(tmp_path: Path) -> None:

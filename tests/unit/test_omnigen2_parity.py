@@ -212,6 +212,27 @@ def test_sampling_with_other_numbers_of_sources_is_the_references(editor, case, 
         torch.testing.assert_close(x[0], expected, atol=2e-4, rtol=0)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_editors_own_sampling_with_a_reference_is_the_references(editor, index):
+    case = "two_sources"
+    facts, (prompt, mask) = SAMPLING["cases"][case], one_row(editor, index)
+    pictures = [STATES[name] for name in sorted(STATES) if name.startswith(f"in.sources_two.{index}.")]
+    assert len(pictures) == 2
+    size, reference = ((16 * rows, 16 * columns) for rows, columns in map(grid, pictures))
+    source = torch.cat([patches(one) for one in pictures])[None]
+    parts = {"prompt": prompt, "prompt_mask": mask, "source": source}
+    editor.settings = editor.settings.model_copy(
+        update={"image_guidance": facts["image_guidance"], "guidance_range": tuple(facts["cfg_range"])}
+    )
+    x = patches(STATES["in.noise"][index])[None]
+    assert (size, reference) == ((64, 96), [(48, 80), (32, 32)][index])
+    condition = Conditioning(size, parts, (reference,))
+    for step, pair in enumerate(pairwise(editor.sigmas(facts["steps"], size))):
+        x = integrate(editor, x, condition, torch.stack(pair), facts["text_guidance"])
+        torch.testing.assert_close(x[0], patches(STATES[f"{case}.latents"][step, index]), atol=2e-4, rtol=0)
+
+
 def test_image_guidance_alone_is_none(editor):
     condition = Conditioning(
         (64, 96), {"prompt": torch.randn(1, 3, 20), "prompt_mask": torch.ones(1, 3, dtype=torch.bool)}

@@ -12,7 +12,7 @@ from annotation.simulated_experts import oracle_scores
 from editloop.data.candidates_folder import read_tasks
 from editloop.data.picture_file import file_picture_sha256
 from editloop.errors import EditLoopError
-from editloop.models.editors.candidates import write_candidates
+from editloop.models.editors.candidates import write_given_candidates
 from editloop.studies.world.characters import PageView, answer_page, expert
 from editloop.studies.world.stand_ins import add_candidates
 from editloop.studies.world.two_sources import write_transfers
@@ -235,7 +235,7 @@ def test_a_campaign_of_nothing_but_training_and_norming_is_refused(plan):
 def test_pages_of_every_kind_show_their_task_s_references(tmp_path):
     write_transfers(tmp_path / "drawn", 12, seed=0)
     add_candidates(tmp_path / "drawn", tmp_path / "edits", seed=0)
-    write_candidates(tmp_path / "edits", tmp_path / "candidates", per_task=0)
+    write_given_candidates(tmp_path / "edits", tmp_path / "candidates")
     tasks = read_tasks(tmp_path / "candidates")
     tasks = [*tasks[:11], tasks[11].model_copy(update={"references": (), "task_id": "alone"})]
     given = {"gold": {"share": 0.1}, "repeats": {"share": 0.1}, "norming": {"pages": 1}, "training": {"pages": 1}}

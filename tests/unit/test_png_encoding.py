@@ -4,13 +4,14 @@ import io
 import zlib
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from editloop.data.picture_file import read_picture
-from editloop.data.png_encoding import ABOVE, LEFT, SIGNATURE, encode_png
+from editloop.data.png_encoding import ABOVE, LEFT, ROWS_A_TIME, SIGNATURE, encode_png
 
 SIDES = st.integers(1, 40)
 
@@ -22,6 +23,14 @@ def test_pillow_reads_what_was_encoded(pixels: np.ndarray) -> None:
         assert (opened.format, opened.mode, opened.info) == ("PNG", "RGB", {})
         opened.load()
         assert np.array_equal(np.asarray(opened), pixels)
+
+
+@pytest.mark.parametrize(
+    "height", [ROWS_A_TIME - 1, ROWS_A_TIME, ROWS_A_TIME + 1, 2 * ROWS_A_TIME, 3 * ROWS_A_TIME + 5]
+)
+def test_rows_that_are_filtered_in_several_parts_are_one_image(height: int) -> None:
+    pixels = np.random.default_rng(height).integers(0, 256, (height, 17, 3), dtype=np.uint8)
+    assert np.array_equal(np.asarray(read_picture(encode_png(pixels), "parts")), pixels)
 
 
 def test_a_view_into_a_larger_image_is_encoded_as_it_looks() -> None:

@@ -87,13 +87,13 @@ def test_every_fault_is_told_with_its_line_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("item;rater;if\n1;a;3\n", "no column 'item'"),
+        ("item|rater|if\n1|a|3\n", "no column 'item'"),
         ("item,if\n1,3\n", "no column 'rater'"),
         ("item,rater\n1,a\n", "no column of ratings"),
         ("item,rater,if,if\n1,a,3,3\n", "stands twice"),
-        ("item,rater,if,\n1,a,3,\n", "has no name"),
+        ("item,rater,,if\n1,a,3,\n", "has no name"),
         ("", "no column 'item'"),
-        ('item,rater,if\n1,"a,3\n', "not a table"),
+        ('item,rater,if\n1,"a,3\n', "not closed"),
     ],
 )
 def test_a_file_that_is_no_table_says_what_is_needed(tmp_path, text, word):

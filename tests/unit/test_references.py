@@ -11,14 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from annotation.campaigns.labelling import TINY
+from annotation.campaigns.opening import _tiny
 from editloop.content import complete_folder, read_manifest, write_json
 from editloop.data.candidates_folder import read_tasks
 from editloop.data.edits_file import EditRow, read_edits
 from editloop.data.held_out import hold_out
-from editloop.data.picture_file import file_picture_sha256, load_image, picture_sha256
+from editloop.data.picture_file import file_picture_sha256, load_image, picture_sha256, read_picture, store_png
 from editloop.data.shared_pictures import shared_picture_groups
 from editloop.data.vocabulary import Candidate, EditTask, Judgement, task_id
 from editloop.datasets.build import rebuild_dataset, write_dataset
+from editloop.datasets.pools import CandidatesFolder
 from editloop.datasets.preference_groups import read_groups
 from editloop.datasets.shards import CANDIDATE_ROWS, CANDIDATE_ROWS_WITH_REFERENCES, shards
 from editloop.datasets.splits import SPLITS, picture_digests, splits_of
@@ -27,9 +30,10 @@ from editloop.errors import EditLoopError
 from editloop.evaluation.leaks.catalogue import read_catalogue
 from editloop.evaluation.oracle import oracle_of_group
 from editloop.evaluation.suites.opening import open_suite
-from editloop.models.editors.candidates import write_candidates
+from editloop.models.editors.candidates import write_given_candidates
 from editloop.selection.propose import run_propose
-from editloop.studies.world.scenes import random_edit, write_edits
+from editloop.studies.world import two_sources
+from editloop.studies.world.scenes import COLOURS, Scene, Shape, draw_scene, random_edit, write_edits
 from editloop.studies.world.stand_ins import add_candidates
 from editloop.studies.world.two_sources import random_transfer, write_transfers
 from pipelines.inputs import split_edits
@@ -95,15 +99,25 @@ def test_the_same_images_and_instruction_are_one_task(pictures: Path) -> None:
 
 def test_a_drawn_task_is_known_from_its_second_image_alone() -> None:
     rng = np.random.default_rng(0)
-    drawn = [random_transfer(rng) for _ in range(50)]
+    drawn = [random_transfer(rng) for _ in range(200)]
     for transfer in drawn:
+        kind = transfer.instruction.split()[2]
+        (shape,) = [shape for shape in transfer.reference_scene.shapes.values() if shape.kind == kind]
         changed = (transfer.target != transfer.source).any(axis=-1)
         assert 0 < changed.mean() < 0.5, "one quarter of the source changes"
-        assert not np.array_equal(transfer.reference, transfer.source)
-        colours = {tuple(pixel) for pixel in transfer.reference.reshape(-1, 3).tolist()}
         middle = np.argwhere(changed).mean(axis=0).round().astype(int)
-        assert tuple(transfer.target[middle[0], middle[1]].tolist()) in colours, "the shape has its colour of image 2"
+        assert tuple(transfer.target[middle[0], middle[1]].tolist()) == COLOURS[shape.colour]
+        np.testing.assert_array_equal(transfer.reference, draw_scene(transfer.reference_scene))
+    kinds = [[shape.kind for shape in transfer.reference_scene.shapes.values()] for transfer in drawn]
+    assert any(len(set(names)) < len(names) for names in kinds), "an image may have two shapes of another kind"
     assert len({transfer.instruction for transfer in drawn}) > 8
+
+
+def test_the_second_image_of_a_drawn_task_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = Scene("white", {0: Shape("circle", "red")}), Scene("grey", {0: Shape("square", "blue")})
+    scenes = [first, first, first, second]
+    monkeypatch.setattr(two_sources, "random_scene", lambda rng: scenes.pop(0))
+    assert random_transfer(np.random.default_rng(0)).reference_scene == second
 
 
 def test_drawn_tasks_are_the_same_bytes_again(tmp_path: Path) -> None:
@@ -126,7 +140,7 @@ def make_candidates_folder(folder: Path, *, with_references: int, without: int) 
     write_transfers(folder / "drawn/pairs", with_references, seed=1)
     write_edits(folder / "drawn/scenes", without, seed=2)
     add_candidates(folder / "drawn", folder / "edits", seed=0, per_task=3)
-    write_candidates(folder / "edits", folder / "candidates", per_task=1, steps=1)
+    write_given_candidates(folder / "edits", folder / "candidates")
     return folder / "candidates"
 
 
@@ -243,8 +257,33 @@ def test_tasks_that_share_a_reference_are_in_one_split() -> None:
     assert set(splits.values()) == set(SPLITS)
 
 
+def test_tasks_whose_references_look_alike_are_in_one_split(tmp_path: Path) -> None:
+    """Each source is alone; each reference is shown twice, the second time as a JPEG of half the size."""
+    (tmp_path / "edits").mkdir()
+    lines = []
+    for number in range(30):
+        rng = np.random.default_rng(number)
+        for name in ("a", "b"):
+            source = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+            Image.fromarray(source).resize((96, 96)).save(tmp_path / f"edits/{number}{name}.png")
+        shared = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((128, 128))
+        shared.save(tmp_path / f"edits/{number}.png")
+        shared.resize((64, 64)).save(tmp_path / f"edits/{number}.jpg", quality=80)
+        for name, reference in (("a", f"{number}.png"), ("b", f"{number}.jpg")):
+            edit = {"image": f"{number}{name}.png", "editor": "e"}
+            line = {"source": f"{number}{name}.png", "references": [reference], "candidates": [edit]}
+            lines.append({"id": f"{number}{name}", "instruction": BASE["instruction"], **line})
+    write_lines(tmp_path / "edits", *lines)
+    write_given_candidates(tmp_path / "edits", tmp_path / "candidates")
+    folder = CandidatesFolder(tmp_path / "candidates")
+    names = {task.task_id: task.name for task in folder.tasks}
+    splits = {names[key]: split for key, split in folder.splits(0).items()}
+    assert [splits[f"{number}a"] == splits[f"{number}b"] for number in range(30)] == [True] * 30
+    assert set(splits.values()) == set(SPLITS)
+
+
 def test_rows_that_share_an_image_are_one_group() -> None:
-    rows = [("b", "r"), ("c", "r", "white"), ("a", "c"), ("z", "white"), ("y",), ("z", "q")]
+    rows = [("b", "r"), ("c", "r", "white"), ("a", "c"), ("z", "white"), ("y", "white"), ("z", "q")]
     asked: list[str] = []
 
     def is_blank(picture: str) -> bool:
@@ -290,6 +329,10 @@ def test_the_loop_s_folders_share_no_image_and_have_the_references(tmp_path: Pat
         shown.append({file_picture_sha256(path) for row in rows for path in (row.source, *row.references)})
         assert sorted(len(row.references) for row in rows) == [0] * (len(rows) // 2) + [1] * (len(rows) // 2)
     assert all(not one & other for one, other in combinations(shown, 2))
+    before = read_manifest(inputs.judged)
+    swapped = [line | {"references": ["1.png"]} if line["id"] == "3" else line for line in lines]
+    split_edits(tmp_path / "loop", write_lines(tmp_path / "team", *swapped), seed=0)
+    assert read_manifest(inputs.judged)["facts"] != before["facts"], "another reference makes other folders"
 
 
 def test_references_are_pictures_that_training_data_hold(candidates: Path, tmp_path: Path) -> None:
@@ -304,12 +347,21 @@ def test_references_are_pictures_that_training_data_hold(candidates: Path, tmp_p
     assert parts == {"image 2"}
 
 
-def test_the_team_s_suite_says_that_a_task_has_further_images(candidates: Path, tmp_path: Path) -> None:
+def test_the_items_of_the_team_s_suite_have_their_tasks_references(candidates: Path, tmp_path: Path) -> None:
     write_dataset(judge(candidates, tmp_path / "judged"), candidates, tmp_path / "data")
     tasks = {task.task_id: task for task in read_tasks(candidates)}
     items = open_suite("heldout", tmp_path / "data").items
-    assert {len(item.further) for item in items} == {0, 1}
-    assert all(len(item.further) == len(tasks[item.key].references) for item in items)
+    assert {len(item.references) for item in items} == {0, 1}
+    for item in items:
+        pictures = [picture_sha256(read_picture(one.read(), one.name)) for one in item.references]
+        assert tuple(pictures) == tasks[item.key].references
+
+
+def test_a_large_reference_is_no_tiny_picture(tmp_path: Path) -> None:
+    small, large = (Image.new("RGB", (side, side)) for side in (TINY, TINY + 1))
+    digests = [store_png(picture, tmp_path) for picture in (small, large)]
+    assert _tiny(tmp_path, [task("a", digests[0]).model_copy(update={"candidates": ()})])
+    assert not _tiny(tmp_path, [task("a", *digests).model_copy(update={"candidates": ()})])
 
 
 def test_proposed_tasks_bring_their_references(candidates: Path, tmp_path: Path) -> None:

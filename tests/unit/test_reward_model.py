@@ -1,6 +1,7 @@
 """The reward model: its shared way scores as one pass a candidate and axis does, and what it is given stays data."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,6 +51,19 @@ def groups():
     ]
 
 
+@pytest.fixture(scope="module")
+def several_sources(groups):
+    """Groups of one, two and four sources, the references of sizes of their own."""
+    rng = np.random.default_rng(3)
+    references = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((24, 40), (64, 32), (32, 32))]
+    first, second = groups
+    return [
+        EditGroup("put the dog of image 2 into image 1", first.source, first.edits, references=references[:1]),
+        second,
+        EditGroup("all of them", first.source, first.edits[:2], references=references),
+    ]
+
+
 def relative(one, other):
     return float((one - other).norm() / other.norm().clamp_min(1e-12))
 
@@ -64,7 +78,9 @@ def test_rubrics_may_begin_with_the_instruction_and_nothing_stand_before_them(or
 @pytest.mark.parametrize(
     ("order", "positions"), [("official", "mrope"), ("rubric-first", "mrope"), ("official", "flat")]
 )
-def test_hidden_states_and_gradients_are_those_of_separate_passes(family, order, positions, groups):
+@pytest.mark.parametrize("sources", ["groups", "several_sources"])
+def test_hidden_states_and_gradients_are_those_of_separate_passes(family, order, positions, sources, request):
+    groups = request.getfixturevalue(sources)
     model = built(family, order, positions=positions)
     plain = PlainPasses(model)
     shared = model.hidden(model.collate(groups))
@@ -108,6 +124,46 @@ def test_tokens_are_counted_as_they_are_packed(family, order, groups):
     for group in groups:
         shared, each = model.inputs.tokens(group)
         assert model.collate([group])["input_ids"].shape[1] == model.inputs.common + shared + sum(each)
+
+
+@pytest.mark.parametrize("order", ["official", "rubric-first"])
+class TestReferences:
+    """Tasks of several sources."""
+
+    def test_tokens_are_counted_as_they_are_packed(self, family, order, several_sources):
+        model = built(family, order)
+        for group in several_sources:
+            shared, each = model.inputs.tokens(group)
+            assert model.collate([group])["input_ids"].shape[1] == model.inputs.common + shared + sum(each)
+
+    def test_scores_change_with_the_order_of_the_references(self, family, order, several_sources):
+        model = built(family, order)
+        group = several_sources[2]
+        turned = replace(group, references=group.references[::-1])
+        found, other = model.score([group]).mu, model.score([turned]).mu
+        assert (found - other).abs().min() > 1e-5
+        assert (found - model.score([replace(group, references=())]).mu).abs().min() > 1e-5
+
+    def test_a_reference_is_encoded_once_for_all_edits(self, family, order, several_sources):
+        batch = built(family, order).collate(several_sources)
+        pictures = {one.tobytes() for group in several_sources for one in (group.source, *group.references)}
+        edits = {edit.tobytes() for group in several_sources for edit in group.edits}
+        assert len(batch["image_grid_thw"]) == len(pictures | edits)
+
+    def test_parts_of_a_large_group_keep_their_references(self, family, order, several_sources, monkeypatch):
+        model = built(family, order)
+        together = model.score(several_sources)
+        monkeypatch.setattr(reward_model, "BATCH_TOKENS", 40)
+        torch.testing.assert_close(model.score(several_sources).mu, together.mu, atol=2e-5, rtol=2e-5)
+
+
+def test_a_pair_of_frames_has_no_place_for_references(several_sources):
+    judge = RewardJudge(built("qwen2.5-vl", "paired"), "v")
+    group = replace(several_sources[2], key="kitchen-1")
+    with pytest.raises(
+        EditLoopError, match=r"kitchen-1: 3 reference image\(s\); .*`paired`.*Use one of order `official`"
+    ):
+        judge.judge([group])
 
 
 @pytest.mark.parametrize(("order", "saved"), [("official", 1.4), ("rubric-first", 1.2)])

@@ -29,6 +29,9 @@ class Shifter:
     def size_for(self, height: int, width: int, area: int | None = None) -> tuple[int, int]:
         return height, width
 
+    def instruction_fault(self, instruction: str) -> str:
+        return ""
+
     def encoders_at_hand(self) -> AbstractContextManager[None]:
         return nullcontext()
 

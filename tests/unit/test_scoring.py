@@ -15,9 +15,10 @@ import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
-from editloop.content import read_manifest, sha256_file
+from editloop.content import read_manifest
 from editloop.data.edits_file import read_edits
 from editloop.data.edits_stream import stream_edits, survey_edits
+from editloop.data.picture_file import file_picture_sha256
 from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import EditGroup, JudgeUnavailableError, Score
 from editloop.scoring.best_of import keep_best
@@ -88,7 +89,7 @@ def test_every_edit_has_the_judges_own_score_in_the_inputs_order(edits: Path, tm
         assert score.fused is not None
         assert (row["overall"], row["reward"], row["missing"]) == (score.overall, score.reward, None)
         assert (row["fused_mean"], row["vq_sigma"]) == (score.fused.mean, score.axes["vq"].sigma)
-        assert row["image_sha256"] == sha256_file(edits.parent / row["image"])
+        assert row["image_sha256"] == file_picture_sha256(edits.parent / row["image"])
     assert (summary.tasks, summary.edits, summary.missing) == (10, 30, 0)
     assert max(sum(sizes) for sizes in judge.sizes) <= 4, "memory is bounded by the batch, not by tasks"
     assert read_facts(output)["version"] == judge.version
@@ -207,7 +208,7 @@ def test_too_many_missing_end_the_call_with_the_commonest_reason(edits: Path, tm
     for task in range(4, 10):
         (edits.parent / f"{task}-1.png").unlink()
     output = tmp_path / "scores.parquet"
-    with pytest.raises(EditLoopError, match=r"4 of 30 edits.*--most-missing.*4 x image: No such file"):
+    with pytest.raises(EditLoopError, match=r"4 of 30 edits.*--most-missing.*4 x image: no such file"):
         score_edits(PixelJudge(), edits, output, SETTINGS)
     assert score_edits(PixelJudge(), edits, output, SETTINGS.model_copy(update={"most_missing": 0.2})).missing == 6
 
@@ -248,7 +249,7 @@ def test_the_best_of_the_first_candidates_is_kept(edits: Path, tmp_path: Path) -
     for one in kept:
         _, digest, editor = max(own[one.id])
         (given,) = one.candidates
-        assert (sha256_file(given.image), given.editor) == (digest, editor)
+        assert (file_picture_sha256(given.image), given.editor) == (digest, editor)
 
 
 def test_of_two_equal_candidates_the_first_is_the_best(tmp_path: Path) -> None:

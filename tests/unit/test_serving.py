@@ -153,7 +153,8 @@ def test_a_full_queue_refuses_with_a_time_that_grows_with_it() -> None:
         first = asyncio.create_task(ask(batcher, 0))
         await asyncio.sleep(0.1)
         waiting = [
-            asyncio.create_task(batcher.score("x", picture(0), client, [picture(1)] * 4, client)) for client in "ab"
+            asyncio.create_task(batcher.score("x", picture(0), client, [picture(1)] * 4, client=client))
+            for client in "ab"
         ]
         await asyncio.sleep(0.05)
         batcher._pace = 2.0
@@ -326,7 +327,7 @@ def test_a_client_is_an_address_or_the_network_that_it_chooses_addresses_from(ho
 def test_a_client_that_fills_its_share_of_the_queue_leaves_room_for_others() -> None:
     async def work(batcher: Batcher) -> Any:
         def score(client: str, *values: int) -> Any:
-            return batcher.score("x", picture(0), client, [picture(value) for value in values], client)
+            return batcher.score("x", picture(0), client, [picture(value) for value in values], client=client)
 
         first = asyncio.create_task(score("a", 0))
         await asyncio.sleep(0.1)

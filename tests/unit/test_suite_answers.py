@@ -64,7 +64,7 @@ def test_editscores_bench_shows_edits_at_their_sources_size(bench: Suite, tmp_pa
     rng = np.random.default_rng(0)
     source, edit = rng.integers(0, 256, (20, 30, 3), np.uint8), rng.integers(0, 256, (17, 16, 3), np.uint8)
     pictures = [
-        PictureRef(name, name, partial(png_bytes, Image.fromarray(pixels)))
+        PictureRef(name, name.lower, partial(png_bytes, Image.fromarray(pixels)))
         for name, pixels in (("s", source), ("e", edit))
     ]
     item = replace(bench.items[0], source=pictures[0], edits=(pictures[1],) * 2, comparisons=())
@@ -231,7 +231,7 @@ def test_scores_without_a_column_or_of_no_known_format_are_refused(votes: Suite,
     with pytest.raises(EditLoopError, match="no column candidate; it has key, score"):
         read_scores(tmp_path / "a.csv", votes)
     (tmp_path / "a.xls").write_text("")
-    with pytest.raises(EditLoopError, match=r"scores are a \.csv, \.parquet or \.jsonl file"):
+    with pytest.raises(EditLoopError, match=r"scores are a \.csv, \.tsv, \.parquet or \.jsonl file"):
         read_scores(tmp_path / "a.xls", votes)
     with pytest.raises(EditLoopError, match="no such file"):
         read_scores(tmp_path / "b.csv", votes)

@@ -45,7 +45,7 @@ def test_editscores_bench_prefers_the_first_edit_on_one_dimension(tmp_path: Path
         [10, 90],
         [60, 40],
     ]
-    one, other, last = (item.cluster for item in suite.items)
+    one, other, last = (item.cluster_name for item in suite.items)
     assert one == other != last, "units of one source picture are one cluster"
 
 
@@ -257,5 +257,5 @@ def test_a_file_of_another_suite_a_broken_file_and_no_file_are_told(tmp_path: Pa
         open_suite("imagenet", tmp_path)
     with pytest.raises(EditLoopError, match=r"neither human_ratings_pairwise\.json"):
         open_suite("aurora-bench", tmp_path)
-    with pytest.raises(EditLoopError, match=r"dataset_lookup\.json: no such file"):
+    with pytest.raises(EditLoopError, match=r"dataset_lookup\.json: cannot be read \(No such file"):
         open_suite("imagenhub", tmp_path)

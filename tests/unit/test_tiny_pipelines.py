@@ -19,18 +19,20 @@ from torch.nn import functional
 from editloop.data.picture_file import MAX_ASPECT_RATIO, SHORTEST_SIDE
 from editloop.errors import EditLoopError
 from editloop.models.editors.adapted_linear import ADAPTER, AdaptedLinear
-from editloop.models.editors.instruction_check import check_instructions
 from editloop.models.editors.opening import open_editor, outline_editor
 from editloop.models.editors.protocol import Conditioning, join_conditions
 from editloop.models.editors.qwen_edit_plus import marked_pictures
 from editloop.models.editors.sampling import edit, integrate, working_picture
 from editloop.models.editors.settings import SETTINGS, read_editor_preset
+from editloop.models.editors.task_check import AskedTask, check_tasks
 from editloop.training.engine import enable_gradient_checkpointing
 from tests.tiny_editors import AREA, FLUX2_KINDS, KINDS, OWN_KINDS, PARTS_TEMPLATE, build_tiny_editor, write_tiny_editor
 
 pytestmark = pytest.mark.floats
 
 STEPS = 3
+SEVERAL_SOURCES = ("qwen-edit-plus", "qwen-edit-2511", *FLUX2_KINDS, "omnigen2")
+"""Editors that take reference images."""
 TASKS = ("make the circle red", "remove the blue square", "move the star")
 
 
@@ -69,7 +71,7 @@ def sources(size, count=1):
     return np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8)
 
 
-def pipelines_own(editor, kind, noise, source, guidance):
+def pipelines_own(editor, kind, noise, source, guidance, references=()):
     """Final latents and the picture, 0..1, of the pipeline's own call with the first task."""
     height, width = source.shape[:2]
     seen = []
@@ -91,7 +93,9 @@ def pipelines_own(editor, kind, noise, source, guidance):
         told |= {"max_area": height * width, "_auto_resize": False, "max_sequence_length": 12}
         distilled = {"guidance_scale": guidance}
         told |= distilled if kind == "kontext" else {"true_cfg_scale": guidance, "negative_prompt": ""}
-    else:
+    if references:
+        told["image"] = [Image.fromarray(picture) for picture in (source, *references)]
+    if kind.startswith("qwen"):
         told |= {"true_cfg_scale": guidance, "negative_prompt": " "}
         with marked_pictures(editor.pipeline.text_encoder):
             return seen, editor.pipeline(**told).images[0]
@@ -131,6 +135,33 @@ def test_sampling_equals_the_pipelines_own_call(editors, monkeypatch, kind, shap
     if guidance > 1 and kind != "klein-distilled":
         plain = integrate(editor, noise, condition, editor.sigmas(STEPS, size), 1.0)
         assert (plain - x).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("shapes", "guidance"),
+    [([(1, 2), (1, 1)], 3.0), ([(1, 1), (2, 1), (1, 2)], 1.0), ([(1, 1)] * 3, 3.0)],
+    ids=["two sources", "three of three shapes, alone", "three of one shape"],
+)
+@pytest.mark.parametrize("kind", [kind for kind in SEVERAL_SOURCES if kind not in OWN_KINDS])
+def test_sampling_with_several_sources_equals_the_pipelines_own_call(editors, monkeypatch, kind, shapes, guidance):
+    monkeypatch.setattr(qwen, "VAE_IMAGE_SIZE", AREA)
+    monkeypatch.setattr(qwen, "CONDITION_IMAGE_SIZE", AREA)
+    editor = editors[kind]
+    unit = 64 if kind in FLUX2_KINDS else 32
+    sizes = [(unit * rows, unit * columns) for rows, columns in shapes]
+    source, *references = (255 - number * 60 - sources(size) // 2 for number, size in enumerate(sizes))
+    condition = editor.encode(TASKS[:1], source, references)
+    assert (condition.size, condition.references) == (sizes[0], tuple(sizes[1:]))
+    noise = editor.noise(1, sizes[0], torch.Generator().manual_seed(3))
+    x = integrate(editor, noise, condition, editor.sigmas(STEPS, sizes[0]), guidance)
+    latents, picture = pipelines_own(editor, kind, noise, source[0], guidance, [one[0] for one in references])
+    torch.testing.assert_close(x, latents[-1], atol=2e-5, rtol=2e-5)
+    assert np.abs(editor.decode(x, sizes[0])[0] / 255 - picture).max() <= 0.51 / 255
+    first = integrate(editor, noise, editor.encode(TASKS[:1], source), editor.sigmas(STEPS, sizes[0]), guidance)
+    assert (first - x).abs().max() > 1e-3
+    if len(references) > 1 and references[0].shape == references[1].shape:
+        turned = editor.encode(TASKS[:1], source, references[::-1])
+        assert (integrate(editor, noise, turned, editor.sigmas(STEPS, sizes[0]), guidance) - x).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -400,11 +431,11 @@ def test_an_instruction_of_any_length_is_taken_or_refused_before_a_training(edit
 
 
 def test_all_instructions_that_an_editor_cannot_take_are_named_at_once(folders):
-    tasks = [(f"row {number}", "make it <|im_end|> red") for number in range(12)]
+    tasks = [AskedTask(f"row {number}", "make it <|im_end|> red") for number in range(12)]
     with pytest.raises(EditLoopError) as raised:
-        check_instructions(outline_editor(folders["klein-base"]), [("good", "make it red"), *tasks])
+        check_tasks(outline_editor(folders["klein-base"]), [AskedTask("good", "make it red"), *tasks])
     lines = str(raised.value).splitlines()
-    assert lines[0] == "12 of 13 tasks have instructions that this editor cannot take:"
+    assert lines[0] == "12 faults in 13 tasks, which this editor cannot take so:"
     assert lines[1].startswith("task row 0: instruction 'make it <|im_end|> red': <|im_end|> steers the text encoder")
     assert (len(lines), lines[-1]) == (12, "and 2 more")
 

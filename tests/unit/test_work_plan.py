@@ -1,13 +1,18 @@
 """The plan of work, against counts by hand."""
 
+import re
+
 import pytest
+from typer.testing import CliRunner
 
 from editloop.training.editor_activations import edit_tokens
 from editloop.training.editor_architecture import read_editor_architecture
+from editloop.training.editor_plan import plan_editing, plan_training, rl_training
 from editloop.training.editor_rl.settings import read_rl_preset
 from editloop.training.memory_plan import pass_tokens, trained_weights
 from editloop.training.presets import load_preset
 from editloop.training.work_plan import rl_work, training_work
+from pipelines.cli import app
 
 
 def test_the_steps_of_a_million_rows() -> None:
@@ -54,3 +59,34 @@ def test_an_iteration_of_online_rl() -> None:
     two_passes = one_pass.model_copy(update={"passes": 2})
     grpo = rl_work(read_rl_preset("editscore-omnigen2"), two_passes, 256**2)  # each pass twice; the base compared
     assert grpo == (576, 576 * 20 * 2 * 2e12, 576 * 12 * 3 * 2 * 2e12)
+
+
+def test_references_add_tokens_and_memory_of_their_own() -> None:
+    shape, pixels = read_editor_architecture("flux2-dev"), 1024**2
+    plain, more = edit_tokens(shape, pixels), edit_tokens(shape, pixels, references=2)
+    assert more.image - plain.image == 2 * shape.image_tokens(pixels)
+    assert more.text == plain.text
+    without, two = (plan_editing(shape, pixels, 1, references=count) for count in (0, 2))
+    assert two.sample > without.sample
+    assert two.edits - without.edits == 2 * 2 * shape.image_tokens(pixels) * shape.latent
+    settings = read_rl_preset("edit-r1")
+    trained = [plan_training(shape, rl_training(settings, 8)._replace(references=count), 8, pixels) for count in (0, 2)]
+    assert trained[1].update > trained[0].update
+    assert trained[1].edits > trained[0].edits
+    ratio = rl_work(settings, shape, pixels, 2).updates / rl_work(settings, shape, pixels).updates
+    assert ratio == pytest.approx(more.every / plain.every)
+
+
+def test_a_plan_counts_the_references_that_it_is_told() -> None:
+    runner = CliRunner()
+    for name in ("editreward-qwen2.5-vl-7b", "editscore-qwen3-vl-4b"):
+        tokens = []
+        for count in ("0", "3"):
+            told = runner.invoke(app, ["plan", name, "--references", count])
+            assert told.exit_code == 0, told.output
+            tokens.append(int(re.search(r"of (\d+)", told.output.replace("\n", " ").partition("activations")[2])[1]))  # type: ignore[index]
+        assert tokens[1] > tokens[0] + 100
+    refused = runner.invoke(app, ["plan", "editreward-tiny", "--references", "1"])
+    assert "--references 1: a model of `paired` pictures" in str(refused.exception)
+    editing = runner.invoke(app, ["plan", "flux2-klein-4b", "--references", "2"])
+    assert editing.exit_code == 0, editing.output

@@ -10,7 +10,6 @@ from editloop.data.picture_file import file_picture_sha256
 from editloop.errors import EditLoopError
 from editloop.evaluation.best_of_n.curve import Values
 from editloop.evaluation.editors import ORACLE, HeldOut, judge_scores, oracle_view
-from editloop.models.editors.instruction_check import check_instructions
 from editloop.models.editors.protocol import Editor
 from editloop.models.judge_protocol import Judge
 from editloop.progress import track
@@ -56,7 +55,6 @@ def sample_edits(
             f"{len(without_target)} tasks have no target, {without_target[0]!r} first: what the best of N is worth "
             "is told by the right result. Give each row a `target`."
         )
-    check_instructions(editor, ((row.id, row.instruction) for row in rows))
     tasks = HeldOut(rows, editor, steps=steps, guidance=None, batch=BATCH)
     right = np.full((len(rows), edits_per_task), np.nan)
     scores = {name: np.full_like(right, np.nan) for name in (ORACLE, *judges)}

@@ -15,10 +15,10 @@ from editloop.content import MANIFEST, file_digests, read_manifest, sha256_json,
 from editloop.data.picture_file import read_picture
 from editloop.errors import EditLoopError
 from editloop.evaluation.editor_suites.tasks import EditorSuite, EditorTask
-from editloop.models.editors.instruction_check import check_instructions
 from editloop.models.editors.protocol import Editor
 from editloop.models.editors.sampling import edit, working_picture
 from editloop.models.editors.settings import Size
+from editloop.models.editors.task_check import AskedTask, check_tasks
 from editloop.progress import track
 from editloop.scoring.resuming import locked_folder
 from editloop.settings_file import FrozenModel
@@ -93,7 +93,7 @@ def make_edits(
         EditLoopError: Another call is writing there, the editor cannot take an instruction, or the folder has edits of
             another editor, benchmark or sampling.
     """
-    check_instructions(editor, ((task.key, task.instruction) for task in suite.tasks))
+    check_tasks(editor, (AskedTask(task.key, task.instruction) for task in suite.tasks))
     facts = {"suite": suite.name, "suite_sha256": suite.sha256, "editor": version, **sampling.model_dump()}
     sizes = {task.key: _working_size(editor, task) for task in suite.tasks}
     in_order = sorted(suite.tasks, key=lambda task: sizes[task.key])

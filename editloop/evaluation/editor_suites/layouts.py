@@ -21,6 +21,7 @@ from editloop.evaluation.editor_suites.tasks import EditorSuite, EditorTask, key
 from editloop.evaluation.suites.faults import duplicates, raise_faults
 from editloop.evaluation.suites.hub_rows import read_rows
 from editloop.evaluation.suites.pictures import PictureLoader
+from editloop.text_file import file_bytes
 
 GEDIT_TASKS = (
     "background_change",
@@ -209,7 +210,7 @@ assert tuple(EDITOR_SUITES) == EDITOR_SUITE_NAMES
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(file_bytes(path))
     except OSError as error:
         raise EditLoopError(f"{path}: cannot be read ({error.strerror}). Give the benchmark's own folder.") from None
     except (ValueError, RecursionError) as error:

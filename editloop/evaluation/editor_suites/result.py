@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
+from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from editloop.content import write_file
 from editloop.errors import EditLoopError
@@ -33,6 +33,7 @@ from editloop.evaluation.suites.ratios import RatioEstimate
 from editloop.evaluation.suites.suite import Item
 from editloop.models.judge_protocol import Judge, JudgeWording, describe_wording, wording_of
 from editloop.settings_file import FrozenModel
+from editloop.text_file import file_bytes
 
 REPORT, EDITS = "report.json", "edits.jsonl"
 
@@ -125,7 +126,7 @@ def judge_edits(suite: EditorSuite, editor: EditorFacts, images: Path, judge: Ju
             if picture is not None:
                 items[task.key] = Item(
                     key=task.key,
-                    cluster=task.source.sha256,
+                    cluster=task.source,
                     slice=task.task,
                     instruction=task.instruction,
                     candidates=("edit",),
@@ -228,10 +229,10 @@ def read_result(folder: Path) -> EditorResult:
         EditLoopError: There is no complete result in it.
     """
     try:
-        facts = ResultFacts.model_validate_json((folder / REPORT).read_bytes())
-        lines = filter(None, (folder / EDITS).read_text("utf-8").split("\n"))
+        facts = ResultFacts.model_validate_json(file_bytes(folder / REPORT))
+        lines = filter(None, file_bytes(folder / EDITS).decode().split("\n"))
         edits = tuple(_SCORED_EDIT.validate_json(line) for line in lines)
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise EditLoopError(
             f"{folder}: no result of `editloop benchmark-editor` ({reason}). Give the folder that it printed."

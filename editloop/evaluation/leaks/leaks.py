@@ -177,7 +177,8 @@ class _SuitePicture(NamedTuple):
 
 def _suite_pictures(suite: Suite) -> Iterator[_SuitePicture]:
     for item in suite.items:
-        parts = ("source", *item.candidates, *("further picture" for _ in item.further))
+        references = (f"image {number}" for number, _ in enumerate(item.references, start=2))
+        parts = ("source", *item.candidates, *references, *("further picture" for _ in item.further))
         for part, picture in zip(parts, item.pictures(), strict=suite.has_images):
             yield _SuitePicture(item.key, part, normalise_instruction(item.instruction), picture)
 

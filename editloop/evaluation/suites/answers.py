@@ -20,7 +20,7 @@ from PIL import Image
 from editloop.content import sha256_json
 from editloop.errors import EditLoopError
 from editloop.evaluation.suites.suite import AxisName, Item, Label, PictureRef, Suite, decode_picture
-from editloop.models.judge_protocol import EditGroup, Judge, Picture, Score, TaskJudge, wording_of
+from editloop.models.judge_protocol import EditGroup, Judge, Picture, Score, TaskJudge, takes_references, wording_of
 from editloop.scoring.chunks import score_in_chunks
 from editloop.scoring.resuming import locked_folder, scoring_progress
 from editloop.scoring.validation import validate_scores
@@ -93,7 +93,10 @@ def judge_suite(suite: Suite, judge: Judge, folder: Path) -> SuiteAnswers:
     if not suite.has_images:
         raise EditLoopError(f"suite {suite.name}: without its pictures (--data) only saved answers can be measured.")
     axes, left_out = _judge_axes(suite, judge)
-    left_out |= {item.key: SEVERAL_PICTURES for item in suite.items if item.further}
+    reads_all = takes_references(judge)
+    left_out |= {
+        item.key: SEVERAL_PICTURES for item in suite.items if item.further or (item.references and not reads_all)
+    }
     items = [item for item in suite.items if item.key not in left_out]
     if not items:
         raise EditLoopError(f"suite {suite.name}: all of it is left out ({next(iter(left_out.values()))}).")
@@ -185,7 +188,7 @@ def _judge_axes(suite: Suite, judge: Judge) -> tuple[dict[AxisName, tuple[str, .
 
 
 def _edit_keys(item: Item) -> list[str]:
-    """Keys of an item's edits in `answers.jsonl`: content addresses of source, instruction and edit."""
+    """Keys of an item's edits in `answers.jsonl`: content addresses of sources, instruction and edit."""
     return [edit_key(item, edit) for edit in item.edits]
 
 
@@ -197,7 +200,8 @@ def edit_key(item: Item, edit: PictureRef) -> str:
         edit: One of its edits.
     """
     assert item.source is not None
-    content = [item.source.sha256, item.instruction, edit.sha256]
+    references = [picture.sha256 for picture in item.references]
+    content = [item.source.sha256, item.instruction, edit.sha256, *([references] if references else [])]
     return sha256_json([*content, "at the source's size"] if item.edits_at_source_size else content)[:32]
 
 
@@ -212,11 +216,12 @@ def _batches(
         for start in range(0, len(new), EDITS_A_CALL):
             part = list(new.values())[start : start + EDITS_A_CALL]
             source, *pictures = (decode_picture(picture) for picture in (item.source, *part) if picture)
+            references = [decode_picture(picture) for picture in item.references]
             if item.edits_at_source_size:
                 pictures = [_at_size_of(source, picture) for picture in pictures]
-            groups.append(EditGroup(item.instruction, source, pictures, item.key))
+            groups.append(EditGroup(item.instruction, source, pictures, item.key, references))
             edits += [(item, edit) for edit in part]
-            pixels += sum(picture[..., 0].size for picture in (source, *pictures))
+            pixels += sum(picture[..., 0].size for picture in (source, *references, *pictures))
             if len(edits) >= EDITS_A_CALL or pixels >= MEGAPIXELS_A_CALL * 1_000_000:
                 yield edits, groups
                 edits, groups, pixels = [], [], 0

@@ -79,7 +79,7 @@ def _point_item(number: int, first_record: dict[str, Any], edits: ScoredEdits) -
     source, _ = next(iter(edits.values()))[0]
     return Item(
         key=f"point-{number}",
-        cluster=source.sha256,
+        cluster=source,
         slice=_kind(first_record),
         instruction=first_record["prompt"],
         candidates=tuple(edits),

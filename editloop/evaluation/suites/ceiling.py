@@ -36,7 +36,7 @@ def human_ceiling(suite: Suite, *, seed: int) -> dict[str, Any] | None:
                 mean_of_others = float(np.mean(margins[rated_both[rated_both != rater]]))
                 if abs(mean_of_others) > TIE:
                     hits.append(float(margins[rater] * mean_of_others > 0))
-                    clusters.append(item.cluster)
+                    clusters.append(item.cluster_name)
                     rater_names.add(item.raters[rater])
     if not hits:
         return None

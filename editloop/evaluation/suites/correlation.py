@@ -47,7 +47,7 @@ def correlation_report(items: Sequence[Item], answers: SuiteAnswers, *, seed: in
         assert item.ratings is not None
         rated[: len(item.raters), row, columns] = item.ratings
         judged[row, columns] = answers.scores[item.key]
-    clusters = np.unique([item.cluster for item in items], return_inverse=True)[1]
+    clusters = np.unique([item.cluster_name for item in items], return_inverse=True)[1]
     cluster_count = int(clusters.max()) + 1
     (cluster_draws,) = draw_counts(cluster_count, RESAMPLES, RESAMPLES, seed=seed)
     times = cluster_draws[:, clusters]

@@ -86,7 +86,8 @@ def _item_of_rows(size: str, group: str, rows: Sequence[HubRow], faults: list[st
             (picture,) = row.pictures[column]
             if picture is None:
                 return None
-            if edits.setdefault(letter, picture).sha256 != picture.sha256:
+            first = edits.setdefault(letter, picture)
+            if first is not picture and first.sha256 != picture.sha256:
                 wrong.append(f"{row.name}: {column} is another picture than {letter} in {edits[letter].name}")
         left, right = LETTERS.index(sides[1]), LETTERS.index(sides[2])
         if tuple(sorted((left, right))) in {tuple(sorted(pair)) for pair in comparisons}:
@@ -146,7 +147,7 @@ def _item(
     letters = tuple(sorted(edits))
     return Item(
         key=key,
-        cluster=source.sha256,
+        cluster=source,
         slice=size,
         instruction=instruction,
         candidates=letters,

@@ -66,6 +66,7 @@ def evaluate(suite: Suite, answers: SuiteAnswers, *, seed: int = 0) -> Evaluatio
       threshold that is best on the suite itself, or the publication's own (`Suite.tie_below`); `threshold` also has the
       accuracy with thresholds fitted to other clusters.
     - Items that the judge was not asked about are not measured; `left_out` counts them, by reason.
+    - `by_sources` has the accuracy on items of one source and on those with reference images, where there are any.
     - `accuracy_without_ties` and `half_credit_accuracy` cover the pairs that people order, with only equal scores as
       ties. The first is C / (C + D + Tm), with C right orders, D wrong ones and Tm ties of the judge; in the second
       such a tie counts half.
@@ -163,6 +164,9 @@ def _accuracies(
         parts["", str(task)] = slices == task
         parts |= {(str(axis), str(task)): (slices == task) & (axes == axis) for axis in np.unique(axes)}
     parts |= {(str(axis), ""): axes == axis for axis in np.unique(axes)}
+    one_source: Any = units.one_source
+    sources = {} if one_source.all() else {"one source": one_source, "several sources": ~one_source}
+    parts |= {(name, ""): inside for name, inside in sources.items()}
     for (axis, task), inside in parts.items():
         for name in FIGURES if not axis else FIGURES[:1]:
             if name in columns:
@@ -206,6 +210,10 @@ def _accuracies(
         "by_task": {task: table(ratios.figure(f"accuracy||{task}"), slices == task) for task in named},
         "by_axis": {axis: table(figure("accuracy", axis), axes == axis) for axis in AXIS_NAMES if (axes == axis).any()},
     }
+    if sources:
+        report["by_sources"] = {
+            name: table(ratios.figure(f"accuracy|{name}|"), inside) for name, inside in sources.items()
+        }
     if units.suite.mean_over_slices:
         report["by_group"] = {
             group: table(figure("accuracy", "", group_tasks), np.isin(slices, group_tasks))

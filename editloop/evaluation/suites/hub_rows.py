@@ -19,6 +19,7 @@ from editloop.data.picture_file import first_line
 from editloop.errors import EditLoopError
 from editloop.evaluation.suites.pictures import PictureLoader
 from editloop.evaluation.suites.suite import PictureRef
+from editloop.text_file import file_bytes, path_kind
 
 SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}$")
 """Stem of a shard's file name: train-00000-of-00002."""
@@ -49,6 +50,8 @@ class _Batches:
         self.path = path
         self._read: Callable[[int], pa.Table]
         try:
+            if kind := path_kind(path):
+                raise EditLoopError(f"{path}: {kind}, not a file of rows.")
             if path.suffix == ".parquet":
                 file = parquet.ParquetFile(path)
                 self.schema, self.count = file.schema_arrow, file.num_row_groups
@@ -209,11 +212,11 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         raise EditLoopError(f"{path}: no such file.")
     try:
         if path.suffix == ".json":
-            records = json.loads(path.read_text())
+            records = json.loads(file_bytes(path))
         else:
-            lines = path.read_text("utf-8").split("\n")
+            lines = file_bytes(path).decode().split("\n")
             records = [_line_of_json(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise EditLoopError(f"{path}: not JSON ({first_line(error)}).") from None
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise EditLoopError(f"{path}: a list of objects is wanted, one a row.")
@@ -223,7 +226,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 def _line_of_json(path: Path, number: int, line: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EditLoopError(f"{path}: line {number} is not JSON ({first_line(error)}).") from None
 
 

@@ -3,7 +3,6 @@
 A rating is semantic consistency (SC) and perceptual quality (PQ), each 0, 0.5 or 1; a rater's score is sqrt(SC * PQ).
 """
 
-import csv
 import json
 import math
 from pathlib import Path
@@ -12,9 +11,11 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
+from editloop.data.table_file import TableFault, open_table
 from editloop.errors import EditLoopError
 from editloop.evaluation.suites.pictures import PictureLoader
 from editloop.evaluation.suites.suite import ALL, Item
+from editloop.text_file import file_bytes
 
 PICTURES = Path("results/ImagenHub_Text-Guided_IE")
 RATINGS = Path("eval/human_ratings/Text-Guided_IE")
@@ -67,7 +68,7 @@ def read_imagenhub(data: Path, loader: PictureLoader, faults: list[str]) -> list
         items.append(
             Item(
                 key=name,
-                cluster=source.sha256,
+                cluster=source,
                 slice=ALL,
                 instruction=instruction,
                 candidates=tuple(available_models),
@@ -82,10 +83,12 @@ def read_imagenhub(data: Path, loader: PictureLoader, faults: list[str]) -> list
 
 def _lookup(path: Path) -> dict[str, Any]:
     try:
-        lookup = json.loads(path.read_text())
-    except OSError:
-        raise EditLoopError(f"{path}: no such file; --data is the folder that holds results/ and eval/.") from None
-    except ValueError:
+        lookup = json.loads(file_bytes(path))
+    except OSError as error:
+        raise EditLoopError(
+            f"{path}: cannot be read ({error.strerror}); give the folder with results/ and eval/."
+        ) from None
+    except (ValueError, RecursionError):
         raise EditLoopError(f"{path}: not JSON.") from None
     if not isinstance(lookup, dict) or not all(isinstance(facts, dict) for facts in lookup.values()):
         raise EditLoopError(f"{path}: an object by file names is wanted.")
@@ -94,26 +97,28 @@ def _lookup(path: Path) -> dict[str, Any]:
 
 def _ratings(path: Path, faults: list[str]) -> RaterScores:
     """Scores in a rater's file: file names in the first column, then a column for each editor; cells may be empty."""
-    with path.open(newline="") as stream:
-        header, *rows = list(csv.reader(stream, delimiter="\t")) or [[]]
+    table = open_table(path, first="file")
     scores_by_file: RaterScores = {}
-    for number, row in enumerate(rows, 2):
-        if not row or not row[0]:
+    for row in table.rows:
+        if isinstance(row, TableFault):
+            faults.append(f"{path.name} line {row.line}: {row.rule}")
             continue
-        if row[0] in scores_by_file:
-            faults.append(f"{path.name} line {number}: {row[0]} comes twice")
-        if len(row) != len(header):
-            faults.append(f"{path.name} line {number}: {len(row)} cells, the first line has {len(header)}")
+        name, *models = table.columns
+        file = row.cells[name]
+        if not file:
             continue
-        scores_by_file[row[0]] = {}
-        for model, cell in zip(header[1:], row[1:], strict=True):
-            if not cell.strip():
+        if file in scores_by_file:
+            faults.append(f"{path.name} line {row.line}: {file} comes twice")
+        scores_by_file[file] = {}
+        for model in models:
+            cell = row.cells[model]
+            if not cell:
                 continue
             score = _score(cell)
             if score is None:
-                faults.append(f"{path.name} line {number} {model}: {cell!r} is no [SC, PQ] of two numbers 0..1")
+                faults.append(f"{path.name} line {row.line} {model}: {cell!r} is no [SC, PQ] of two numbers 0..1")
             else:
-                scores_by_file[row[0]][model] = score
+                scores_by_file[file][model] = score
     return scores_by_file
 
 

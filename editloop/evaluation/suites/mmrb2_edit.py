@@ -1,6 +1,7 @@
 """Reads the editing part of Multimodal RewardBench 2 (MMRB2): pairs whose better edit three people agree on.
 
-A prompt may have several source pictures. Its verdicts are given twice, with the edits in either order.
+A prompt may have several source pictures: the first is the source, up to three more are its references. Its verdicts
+are given twice, with the edits in either order.
 """
 
 import json
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from editloop.data.picture_file import first_line
+from editloop.data.vocabulary import MOST_REFERENCES
 from editloop.errors import EditLoopError
 from editloop.evaluation.suites.hub_rows import read_rows
 from editloop.evaluation.suites.pictures import PictureLoader
 from editloop.evaluation.suites.suite import REVERSE, Item, Label, PictureRef, pair_item
+from editloop.text_file import file_bytes
 
 FILE = "edit.json"
 COLUMNS = ("pair_id", "prompt_text", "prompt_source", "chosen")
@@ -148,17 +151,20 @@ def _item(pair: _Pair, faults: list[str]) -> Item | None:
     if wrong or chosen is None or not all(picture for pictures in pair.pictures for picture in pictures):
         return None
     first = [pictures[0] for pictures in pair.pictures if pictures[0]]
-    further = tuple(picture for pictures in pair.pictures for picture in pictures[1:] if picture)
+    sources, *edits = (tuple(picture for picture in pictures[1:] if picture) for pictures in pair.pictures)
+    further = tuple(picture for pictures in edits for picture in pictures)
     item = pair_item(pair.key, chosen, instruction, first, pair.source)
-    return replace(item, further=further)
+    if len(sources) > MOST_REFERENCES:
+        return replace(item, further=(*sources, *further))
+    return replace(item, references=sources, further=further)
 
 
 def _json_object(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
-    except OSError:
-        raise EditLoopError(f"{path}: no such file.") from None
-    except ValueError as error:
+        content = json.loads(file_bytes(path))
+    except OSError as error:
+        raise EditLoopError(f"{path}: cannot be read ({error.strerror}).") from None
+    except (ValueError, RecursionError) as error:
         raise EditLoopError(f"{path}: not JSON ({first_line(error)}).") from None
     if not isinstance(content, dict):
         raise EditLoopError(f"{path}: a JSON object is wanted.")

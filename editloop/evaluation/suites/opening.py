@@ -162,7 +162,7 @@ def _in_both_orders(item: Item) -> Item:
 def _item_content(item: Item) -> list[Any]:
     return [
         item.key,
-        item.cluster,
+        item.cluster_name,
         item.slice,
         item.axis,
         item.instruction,

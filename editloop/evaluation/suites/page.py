@@ -113,6 +113,7 @@ def report_tables(report: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]
     by_heading = {
         "By task": report.get("by_task", {}),
         "By group of tasks": report.get("by_group", {}),
+        "By number of sources": report.get("by_sources", {}),
         "By axis": _axis_rows(report),
         "By editor": (report.get("correlation") or {}).get("by_model", {}),
     }

@@ -1,22 +1,21 @@
 """Reads a judge's answers from files: scores of edits, or verdicts on comparisons."""
 
-import csv
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as parquet
 
 from editloop.content import sha256_file
+from editloop.data.table_file import TableFault, TableRow, id_fault, open_table, parse_number
 from editloop.errors import EditLoopError
 from editloop.evaluation.suites.answers import SEVERAL_PICTURES, SuiteAnswers
 from editloop.evaluation.suites.faults import duplicates, raise_faults
 from editloop.evaluation.suites.hub_rows import read_records
 from editloop.evaluation.suites.mmrb2_edit import is_predictions, read_predictions
 from editloop.evaluation.suites.suite import LABELS, Item, Label, Suite
+from editloop.settings_file import shorten
 
 COLUMNS = ("key", "candidate", "score")
 
@@ -29,7 +28,7 @@ def read_scores(path: Path, suite: Suite) -> SuiteAnswers:
     source pictures, or an axis that the judge does not have) may be left out as a whole.
 
     Args:
-        path: The file: .csv, .parquet, .jsonl, or .json with a list of objects.
+        path: The file: .csv or .tsv (any that `open_table` reads), .parquet, .jsonl, or .json with a list of objects.
         suite: The suite that the scores belong to.
 
     Raises:
@@ -43,7 +42,8 @@ def read_scores(path: Path, suite: Suite) -> SuiteAnswers:
         key, candidate, score = (row.get(column) for column in COLUMNS)
         item = items.get(str(key))
         if item is None:
-            faults.append(f"row {number}: key {key} is not in {suite.name}, whose keys are {_example_keys(items)}")
+            rule = id_fault(str(key)) or f"whose keys are {_example_keys(items)}"
+            faults.append(f"row {number}: key {key} is not in {suite.name}, {rule}")
             continue
         index = _candidate_index(item, candidate)
         if index is None:
@@ -120,9 +120,10 @@ def _left_out(suite: Suite, scored: set[str]) -> dict[str, str]:
     """Why items without any score are not measured, by key: those that no judge need be asked about."""
     scored_axes = {item.axis for item in suite.items if item.key in scored}
     return {
-        item.key: SEVERAL_PICTURES if item.further else f"no score of {item.axis} in the file"
+        item.key: SEVERAL_PICTURES if item.references or item.further else f"no score of {item.axis} in the file"
         for item in suite.items
-        if item.key not in scored and (item.further or (suite.exact_axes and item.axis not in scored_axes))
+        if item.key not in scored
+        and (item.references or item.further or (suite.exact_axes and item.axis not in scored_axes))
     }
 
 
@@ -130,26 +131,20 @@ def _score_rows(path: Path) -> Iterable[dict[str, Any]]:
     if not path.is_file():
         raise EditLoopError(f"{path}: no such file.")
     rows: list[dict[str, Any]]
-    if path.suffix == ".csv":
-        with path.open(newline="") as stream:
-            reader = csv.DictReader(stream)
-            names, rows = list(reader.fieldnames or []), list(reader)
-    elif path.suffix == ".parquet":
-        try:
-            table = parquet.read_table(path)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise EditLoopError(f"{path}: not a parquet file ({str(error).splitlines()[0]}).") from None
-        names, rows = (
-            table.column_names,
-            table.select([name for name in COLUMNS if name in table.schema.names]).to_pylist(),
-        )
+    if path.suffix in (".csv", ".tsv", ".txt", ".parquet"):
+        table = open_table(path, COLUMNS)
+        names, read = list(table.columns), list(table.rows)
+        raise_faults([f"{path}:{row.line}: {row.rule}" for row in read if isinstance(row, TableFault)], str(path))
+        rows = [
+            {name: row.cells[name] for name in COLUMNS if name in names} for row in read if isinstance(row, TableRow)
+        ]
     elif path.suffix in (".jsonl", ".json"):
         rows = read_records(path)
         names = list(rows[0] if rows else COLUMNS)
     else:
-        raise EditLoopError(f"{path}: scores are a .csv, .parquet or .jsonl file.")
+        raise EditLoopError(f"{path}: scores are a .csv, .tsv, .parquet or .jsonl file.")
     if lacking := [column for column in COLUMNS if column not in names]:
-        raise EditLoopError(f"{path}: no column {', '.join(lacking)}; it has {', '.join(names)}.")
+        raise EditLoopError(f"{path}: no column {', '.join(lacking)}; it has {shorten(', '.join(map(str, names)))}.")
     return rows
 
 
@@ -165,7 +160,7 @@ def _parse_score(score: Any) -> float | None:
     if score is None or score == "":
         return math.nan
     try:
-        value = float(score) if not isinstance(score, bool) else math.inf
+        value = parse_number(score) if isinstance(score, str) else math.inf if isinstance(score, bool) else float(score)
     except (TypeError, ValueError):
         return None
     return value if math.isfinite(value) else None

@@ -35,9 +35,14 @@ class PictureRef:
 
     name: str
     """Name in messages: the file, or the row and column of the table."""
-    sha256: str
-    """Hash of the encoded bytes."""
+    identity: Callable[[], str]
+    """Returns the identity of its pixels, see `editloop.data.picture_file`; waits until it has been decoded."""
     read: Callable[[], bytes]
+
+    @property
+    def sha256(self) -> str:
+        """Identity of its pixels, whatever file they came in; empty if it is broken."""
+        return self.identity()
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,8 @@ class Item:
     """One source, one instruction and the K edits made for them."""
 
     key: str
-    cluster: str
-    """Items of one cluster (one source image) are dependent, and are resampled together."""
+    cluster: str | PictureRef
+    """Items of one cluster are dependent, and are resampled together. A source image stands for its identity."""
     slice: str
     """Task type, or ALL."""
     instruction: str
@@ -75,12 +80,20 @@ class Item:
     edits_at_source_size: bool = False
     """Whether a judge sees the edits at the size of the source, as the suite's publication shows them."""
     further: tuple[PictureRef, ...] = ()
-    """Images beyond one source and one for each candidate. A judge of one source and one edit is not asked about such
-    an item; verdicts and saved scores may be there."""
+    """Images that no judge is shown, such as the second picture of an edit. A judge is not asked about such an item;
+    verdicts and saved scores may be there."""
+    references: tuple[PictureRef, ...] = ()
+    """Further images of which the instruction speaks, besides the source. A judge that reads one source is not asked
+    about such an item."""
+
+    @property
+    def cluster_name(self) -> str:
+        """Name of the cluster: equal for items of one cluster."""
+        return self.cluster.sha256 if isinstance(self.cluster, PictureRef) else self.cluster
 
     def pictures(self) -> tuple[PictureRef, ...]:
-        """Return the source, the edits and the further images; empty in a suite without images."""
-        return (self.source, *self.edits, *self.further) if self.source else ()
+        """Return the source, the edits, the references and the further images; empty in a suite without images."""
+        return (self.source, *self.edits, *self.references, *self.further) if self.source else ()
 
 
 def pair_item(
@@ -103,7 +116,7 @@ def pair_item(
     """
     return Item(
         key=key,
-        cluster=pictures[0].sha256 if pictures else key,
+        cluster=pictures[0] if pictures else key,
         slice=slice,
         instruction=instruction,
         candidates=("left", "right"),
@@ -121,7 +134,7 @@ class Suite:
     name: str
     counting: Counting
     sha256: str
-    """Content address of all items with their labels; images enter by the hash of their bytes."""
+    """Content address of all items with their labels; images enter by their identity."""
     items: tuple[Item, ...]
     four_words: bool = False
     """Whether people could choose `both_bad` as well as `tie`."""

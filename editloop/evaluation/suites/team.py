@@ -115,13 +115,13 @@ def _tasks(data: Path, loader: PictureLoader) -> list[tuple[Item, Scores]]:
         ratings = np.array(means, dtype=np.float64).sum(axis=1)
         item = Item(
             key=task,
-            cluster=source.sha256,
+            cluster=source,
             slice=str(first["task_type"]),
             instruction=str(first["instruction"]),
             candidates=tuple(str(row.values["candidate_id"]) for row in members),
             source=source,
             edits=tuple(edit for edit in edits if edit),
-            further=tuple(reference for reference in references if reference),
+            references=tuple(reference for reference in references if reference),
         )
         rated_items.append((item, ratings))
     return rated_items

@@ -40,6 +40,8 @@ class Units:
     clusters: tuple[str, ...]
     slices: tuple[str, ...]
     axes: tuple[str, ...]
+    one_source: NDArray[np.bool_]
+    """(N,): whether a unit's item has no reference images."""
     suite: Suite
 
     def __len__(self) -> int:
@@ -102,9 +104,10 @@ def suite_units(suite: Suite) -> Units:
         keys=tuple(item.key for item in compared_items)
         if in_groups
         else tuple(comparison.key for _, comparison in compared),
-        clusters=tuple(item.cluster for item in owners),
+        clusters=tuple(item.cluster_name for item in owners),
         slices=tuple(item.slice for item in owners),
         axes=tuple(item.axis for item in owners),
+        one_source=np.array([not item.references for item in owners], dtype=bool),
         suite=suite,
     )
 

@@ -9,6 +9,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from editloop.errors import EditLoopError
+from editloop.text_file import LARGEST_TEXT, file_bytes
 
 TEXT = "text"
 """Stands for a message's text while the opening is looked for."""
@@ -77,8 +78,11 @@ def system_message(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase
 
 def _template(folder: Path) -> str | None:
     """The template in a file of its own; None where the tokenizer has it."""
-    if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text()
-    if (folder / "chat_template.json").is_file():
-        return str(json.loads((folder / "chat_template.json").read_text())["chat_template"])
+    for path in (folder / "chat_template.jinja", folder / "chat_template.json"):
+        if path.is_file():
+            try:
+                text = file_bytes(path, LARGEST_TEXT).decode()
+                return text if path.suffix == ".jinja" else str(json.loads(text)["chat_template"])
+            except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+                raise EditLoopError(f"{path}: no chat template ({error}). Take the one that was published.") from None
     return None

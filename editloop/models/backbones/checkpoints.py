@@ -31,6 +31,7 @@ from editloop.models.backbones.image_processor import ImageProcessor, read_image
 from editloop.models.backbones.spreading import ParameterSpreader, Spread, fill
 from editloop.models.backbones.weight_files import StoredTensor, check_keys, read_tensors, survey_weights
 from editloop.settings_file import validate_settings
+from editloop.text_file import file_bytes
 
 
 class BackboneFamily(NamedTuple):
@@ -215,7 +216,7 @@ def generation_values(folder: Path) -> GenerationValues:
     if not path.is_file():
         return GenerationValues()
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(file_bytes(path))
     except (OSError, ValueError, RecursionError) as error:
         raise EditLoopError(f"{path}: cannot be read as JSON ({one_line(error)}). Fetch it again.") from None
     return validate_settings(GenerationValues, content, f"generation settings {path}", "Fetch the file again.")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from editloop.errors import EditLoopError
+from editloop.text_file import file_bytes
 
 LAYER_COUNTS = frozenset(
     {
@@ -27,10 +28,10 @@ def check_config_values(path: Path) -> None:
         EditLoopError: It is such a configuration, or cannot be read.
     """
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(file_bytes(path))
+        _check(values, path)
     except (OSError, ValueError, RecursionError) as error:
         raise EditLoopError(f"{path}: cannot be read as JSON ({error}). Take the one that was published.") from None
-    _check(values, path)
 
 
 def _check(values: object, path: Path) -> None:

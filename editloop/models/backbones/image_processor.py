@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from editloop.errors import EditLoopError
 from editloop.settings_file import validate_settings
+from editloop.text_file import file_bytes
 
 FILES = ("preprocessor_config.json", "processor_config.json")
 """Files of an image processor's values, in the order in which they are looked for."""
@@ -69,7 +70,7 @@ def read_image_processor(folder: Path) -> ImageProcessor | None:
         return None
     advice = "It says how pictures are scaled; take the one that the checkpoint was published with."
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(file_bytes(path))
     except (OSError, ValueError, RecursionError) as error:
         raise EditLoopError(f"{path}: cannot be read as JSON ({error}). {advice}") from None
     source = f"image processor {path}"

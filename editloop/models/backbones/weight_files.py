@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from editloop.errors import EditLoopError
+from editloop.text_file import file_bytes
 
 LOG = logging.getLogger(__name__)
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -299,7 +300,7 @@ def check_keys(stored: Mapping[str, Shaped], expected: Mapping[str, Shaped], wha
 
 def _read_index(path: Path) -> dict[str, str]:
     try:
-        index = json.loads(path.read_bytes())
+        index = json.loads(file_bytes(path))
     except (OSError, ValueError, RecursionError) as error:
         raise EditLoopError(f"{path}: cannot be read as JSON ({error}). Fetch the checkpoint again.") from None
     names = index.get("weight_map") if isinstance(index, dict) else None

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from editloop.data.picture_size import resized
 from editloop.datasets.preference_groups import PreferenceGroup
+from editloop.errors import EditLoopError
 from editloop.models.backbones.picture_inputs import (
     Patches,
     check_picture,
@@ -21,7 +22,7 @@ from editloop.models.backbones.picture_inputs import (
 from editloop.models.backbones.prefix_tree import Node, markers, node_ends, pack
 from editloop.models.backbones.text import control_id, control_text_ids, text_ids, truncate_text
 from editloop.models.edit_reward.settings import INSTRUCTION, REWARD_TOKEN, RewardSettings
-from editloop.models.judge_protocol import EditGroup, Picture
+from editloop.models.judge_protocol import EditGroup, Picture, note_on_references
 
 TEXT_CACHE_SIZE = 256
 """Instructions whose token ids are cached. A group is measured before it is packed, and comes again each epoch."""
@@ -83,11 +84,17 @@ class InputMaker:
     def forest(self, groups: Sequence[EditGroupLike]) -> tuple[list[Node], list[list[ReadPosition]]]:
         """Build the prefix trees of some groups.
 
+        A group's references come directly after its source, in the part that its edits share.
+
         Args:
             groups: Groups of edits.
 
         Returns:
             The root nodes, and for each edit the position at which each axis is read. Nodes are counted depth first.
+
+        Raises:
+            EditLoopError: The order is `paired` and a group has references, or an array is not an image that the model
+                can read.
         """
         axes, order = len(self.settings.axes), self.settings.order
         trees: list[Node] = []
@@ -95,23 +102,24 @@ class InputMaker:
         has_root = order == "rubric-first" and bool(self.opening)
         next_node = 1 if has_root else 0
         for group in groups:
-            texts = self._texts(group.instruction)
+            self._check_references(group)
+            texts = self._texts(group.instruction, len(group.references))
             if order == "paired":
                 for pair in self._pairs(group):
                     trees.append(Node((pair, (*texts[0], *[self.reward] * axes))))
                     reads.append(_last_tokens(next_node, axes))
                     next_node += 1
                 continue
-            source = patches_of(group.source, self.patching)
+            sources = [patches_of(picture, self.patching) for picture in (group.source, *group.references)]
             edits = [patches_of(edit, self.patching) for edit in group.edits]
             if order == "rubric-first":
                 children = tuple(Node((edit, [self.reward] * axes)) for edit in edits)
-                trees.append(Node((texts[0], source), children))
+                trees.append(Node((texts[0], *sources), children))
                 reads += [_last_tokens(next_node + 1 + k, axes) for k in range(len(edits))]
                 next_node += 1 + len(edits)
             else:
                 leaves = tuple(Node(([*text, self.reward],)) for text in texts)
-                trees.append(Node((self.opening, source), tuple(Node((edit,), leaves) for edit in edits)))
+                trees.append(Node((self.opening, *sources), tuple(Node((edit,), leaves) for edit in edits)))
                 firsts = [next_node + 1 + k * (1 + axes) + 1 for k in range(len(edits))]
                 reads += [[ReadPosition(first + axis, 0) for axis in range(axes)] for first in firsts]
                 next_node += 1 + len(edits) * (1 + axes)
@@ -125,27 +133,48 @@ class InputMaker:
 
         Returns:
             The tokens that its edits share, without `common`, and the tokens that each edit adds.
+
+        Raises:
+            EditLoopError: As in `forest`.
         """
+        self._check_references(group)
         axes = len(self.settings.axes)
-        texts = sum(map(len, self._texts(group.instruction)))
+        texts = sum(map(len, self._texts(group.instruction, len(group.references))))
         if self.settings.order == "paired":
             side = self.settings.side or 0
             return 0, [self._picture_tokens((side, side)) + texts + axes for _ in group.edits]
-        source_tokens = self._picture_tokens(scaled_size(*_size(group.source), self.patching))
-        shared = len(self.opening) - self.common + source_tokens
+        source_tokens = [
+            self._picture_tokens(scaled_size(*_size(picture), self.patching))
+            for picture in (group.source, *group.references)
+        ]
+        shared = len(self.opening) - self.common + sum(source_tokens)
         edit_counts = [self._picture_tokens(scaled_size(*_size(edit), self.patching)) + axes for edit in group.edits]
         if self.settings.order == "rubric-first":
             return shared + texts, edit_counts
         return shared, [count + texts for count in edit_counts]
 
-    def _read_texts(self, instruction: str) -> list[list[int]]:
-        """Return token ids of a task's text: one text per axis (`official`), or a single one."""
+    def _check_references(self, group: EditGroupLike) -> None:
+        if self.settings.order == "paired" and group.references:
+            raise EditLoopError(
+                f"{group.key or 'a group'}: {len(group.references)} reference image(s); a reward model of order "
+                "`paired` reads source and edit as the two frames of one image, and has no place for others. Use one "
+                "of order `official` or `rubric-first`."
+            )
+
+    def _read_texts(self, instruction: str, references: int) -> list[list[int]]:
+        """Return token ids of a task's text: one text per axis (`official`), or a single one.
+
+        Where there are references, a sentence tells them and the edit apart: the rubrics count two pictures.
+        """
         truncated = truncate_text(self.tokenizer, instruction, self.settings.instruction_tokens)
         if self.settings.order == "paired":
             return [text_ids(self.tokenizer, truncated)]
+        note = note_on_references(self.settings.reference_note, references)
         if self.settings.order == "rubric-first":
-            return [text_ids(self.tokenizer, self.rubric_text.replace(INSTRUCTION, truncated))]
-        return [text_ids(self.tokenizer, rubric.replace(INSTRUCTION, truncated)) for rubric in self.settings.rubrics]
+            return [text_ids(self.tokenizer, self.rubric_text.replace(INSTRUCTION, truncated) + note)]
+        return [
+            text_ids(self.tokenizer, note + rubric.replace(INSTRUCTION, truncated)) for rubric in self.settings.rubrics
+        ]
 
     def _pairs(self, group: EditGroupLike) -> list[Patches]:
         side = self.settings.side or 0

@@ -31,6 +31,7 @@ class RewardJudge:
         """
         self.model, self.version, self.axes = model, version, model.settings.axes
         self.wording = judge_wording(model.settings)
+        self.takes_references = model.settings.order != "paired"
 
     @classmethod
     def load(cls, model: str | Path, *, device: str | None = None, spread: Spread | None = None) -> "RewardJudge":

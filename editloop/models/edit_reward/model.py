@@ -327,7 +327,10 @@ class RewardModel(nn.Module):
                 while stop < len(edit_tokens) and (edit_tokens[stop] <= tokens_left or (not batch and stop == start)):
                     tokens_left, stop = tokens_left - edit_tokens[stop], stop + 1
                 if stop > start:
-                    batch.append((index, EditGroup(group.instruction, group.source, group.edits[start:stop])))
+                    part = EditGroup(
+                        group.instruction, group.source, group.edits[start:stop], group.key, group.references
+                    )
+                    batch.append((index, part))
                     batch_tokens = BATCH_TOKENS - tokens_left
                 if stop < len(edit_tokens):
                     yield batch

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from editloop.content import sha256_json
+from editloop.models.judge_protocol import REFERENCE_NOTE
 from editloop.settings_file import FrozenModel
 
 INSTRUCTION = "{instruction}"
@@ -71,8 +72,9 @@ class RewardSettings(FrozenModel):
     order: Order = "official"
     """Order in which the model reads an edit. `official`, as published: source, edit, an axis's rubric,
     `<|Reward|>`, in one pass per axis. `rubric-first`, EditLoop's own: all rubrics, source, edit, then one
-    `<|Reward|>` per axis, all read in one pass. `paired`, for small images: source and edit as the two frames of
-    one image, the instruction, one `<|Reward|>` per axis."""
+    `<|Reward|>` per axis, all read in one pass. In both, reference images come directly after the source. `paired`,
+    for small images: source and edit as the two frames of one image, the instruction, one `<|Reward|>` per axis; it
+    has no place for references."""
     fusion: Literal["mean", "sum", "min"] = "mean"
     """How the axes' scores become one score; see `fuse`."""
     axes: tuple[str, ...] = ("if", "vq")
@@ -80,13 +82,18 @@ class RewardSettings(FrozenModel):
     rubrics: tuple[str, ...] = Field(default=(), validate_default=True)
     """One rubric per axis, with `{instruction}` in place of the instruction. Empty takes WORDING. `paired` has no
     rubrics. A released checkpoint needs the wording with which it was trained."""
+    reference_note: str = REFERENCE_NOTE
+    """Text beside the rubrics where a task has reference images, with `{references}` in place of their number: before
+    each rubric of `official`, after the instruction of `rubric-first`. Not used by `paired`, which has no
+    references."""
     opening: str = OPENING
     """Text before everything else, in which control tokens become tokens. `paired` has none."""
     wording: Literal["trained", "substitute"] = "trained"
     """`trained`: rubrics and opening are those with which the weights are trained. `substitute`: released weights whose
     wording was not given are read with EditLoop's own, so that their scores are not the published ones."""
     wording_sha256: str = Field(default="", validate_default=True)
-    """Digest of opening and rubrics. Empty computes it; any other value must be theirs."""
+    """Digest of opening and rubrics, and of a `reference_note` that is not the default. Empty computes it; any other
+    value must be theirs."""
     positions: Literal["mrope", "flat"] = "mrope"
     """How the tokens of an image are numbered. `mrope`: by frame, row and column on three axes, as the backbones do.
     `flat`: one after the other, like text, as the published code did for Qwen2.5-VL and MiMo-VL."""
@@ -114,7 +121,9 @@ class RewardSettings(FrozenModel):
     @field_validator("wording_sha256")
     @classmethod
     def _digested(cls, sha256: str, info: ValidationInfo) -> str:
-        digest = sha256_json([info.data.get("opening"), info.data.get("rubrics")])
+        texts = [info.data.get("opening"), info.data.get("rubrics")]
+        note = info.data.get("reference_note")
+        digest = sha256_json(texts if note == REFERENCE_NOTE else [*texts, note])
         if sha256 not in ("", digest):
             raise ValueError(f"the opening and the rubrics here have {digest[:12]}; they were changed. Leave it out")
         return digest

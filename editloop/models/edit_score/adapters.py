@@ -19,6 +19,7 @@ from editloop.models.backbones.spreading import gathered, is_spread, whole_shape
 from editloop.models.backbones.weight_files import read_tensors, survey_weights
 from editloop.models.lora_settings import LoraSettings
 from editloop.settings_file import shorten
+from editloop.text_file import file_bytes
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
@@ -186,9 +187,9 @@ def apply_adapter(backbone: Any, adapter: Adapter) -> None:
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = json.loads(file_bytes(folder / CONFIG))
         rank, alpha = config["r"], config["lora_alpha"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise EditLoopError(f"adapter {folder}/{CONFIG}: not PEFT's settings of a LoRA ({error!r}).") from error
     if config.get("peft_type") != "LORA" or not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
         raise EditLoopError(

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from editloop.content import MANIFEST, complete_folder, read_manifest, sha256_file, sha256_json
 from editloop.errors import EditLoopError
-from editloop.json_file import read_json, read_json_record
+from editloop.json_file import read_json_object, read_json_record
 from editloop.models.backbones.checkpoints import image_processor_of, load_backbone
 from editloop.models.backbones.placement import check_model_folder
 from editloop.models.backbones.spreading import Spread
@@ -201,8 +201,8 @@ def check_base_name(adapter: Adapter, folder: Path, name: str | None) -> None:
     """
     expected_name = adapter.base.rstrip("/").rsplit("/", 1)[-1]
     path = folder.absolute()
-    config = read_json(folder / "config.json", "Give the base's folder with its config.json.")
-    config_name = str(config.get("_name_or_path") or "") if isinstance(config, dict) else ""
+    config = read_json_object(folder / "config.json", "Give the base's folder with its config.json.")
+    config_name = str(config.get("_name_or_path") or "")
     cached_names = [part.rsplit("--", 1)[-1] for part in path.parts if part.startswith("models--")]
     names = (
         {name.rsplit("/", 1)[-1]} if name else {path.name, config_name.rstrip("/").rsplit("/", 1)[-1], *cached_names}

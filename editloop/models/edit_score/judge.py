@@ -36,6 +36,7 @@ class EditScoreJudge:
         """
         self.model, self.version, self.tokens_at_once = model.eval(), version, tokens_at_once
         self.wording = judge_wording(model.settings)
+        self.takes_references = model.settings.pictures != "paired"
 
     @classmethod
     def load(

@@ -1,7 +1,7 @@
 """Build the prompts: questions about edits as rows of tokens and images, in Qwen's chat format.
 
     <|im_start|>system ... <|im_end|>
-    <|im_start|>user [mark] <picture> [[mark] <picture>] question <|im_end|>
+    <|im_start|>user [mark] <picture> [[mark] <picture>]... question <|im_end|>
     <|im_start|>assistant answer <|im_end|>
 
 Only this module adds control tokens. The text of an instruction, an answer or a prompt is data, whatever it contains.
@@ -28,7 +28,7 @@ from editloop.models.backbones.picture_inputs import (
 from editloop.models.backbones.prefix_tree import Markers, Node, markers, pack
 from editloop.models.backbones.text import control_id, text_ids, truncate_text
 from editloop.models.edit_score.settings import DIGITS, INSTRUCTION, EditScoreSettings
-from editloop.models.judge_protocol import EditGroup
+from editloop.models.judge_protocol import EditGroup, note_on_references
 
 START, END = "<|im_start|>", "<|im_end|>"
 """Control tokens around a turn."""
@@ -82,17 +82,21 @@ class RowMaker:
     def ask(self, group: EditGroup) -> list[QuestionRows]:
         """Build the prompts of SC and PQ for each edit of a group.
 
-        PQ's prompt contains neither the source nor the instruction.
+        SC shows the source, the references and the edit, in this order. PQ shows the edit alone, without the
+        instruction.
 
         Args:
             group: The group.
 
         Raises:
-            EditLoopError: A source or an edit is not an image that the model can read.
+            EditLoopError: A source, a reference or an edit is not an image that the model can read, or the model shows
+                `paired` images and the group has references.
         """
         sc, pq = self.settings.questions
         instruction = truncate_text(self.tokenizer, group.instruction, self.settings.instruction_tokens)
-        sc_text = sc.text.replace(INSTRUCTION, instruction)
+        sc_text = note_on_references(self.settings.reference_note, len(group.references)) + sc.text.replace(
+            INSTRUCTION, instruction
+        )
         return [
             QuestionRows(self._prompt(sc_pictures, sc_text), self._prompt((pq_picture,), pq.text))
             for sc_pictures, pq_picture in self._pictures(group)
@@ -151,9 +155,15 @@ class RowMaker:
     def _pictures(self, group: EditGroup) -> list[tuple[tuple[Patches, ...], Patches]]:
         """Return the images that SC and PQ show, for each edit."""
         if self.settings.pictures == "separate":
-            source = patches_of(group.source, self.patching)
+            sources = [patches_of(picture, self.patching) for picture in (group.source, *group.references)]
             edits = [patches_of(edit, self.patching) for edit in group.edits]
-            return [((source, edit), edit) for edit in edits]
+            return [((*sources, edit), edit) for edit in edits]
+        if group.references:
+            raise EditLoopError(
+                f"{group.key or 'a group'}: {len(group.references)} reference image(s); a model that shows `paired` "
+                "pictures reads source and edit as the two frames of one image, and has no place for others. Use one "
+                "with `pictures: separate`."
+            )
         check_picture(group.source, "source")
         height, width, _ = group.source.shape
         size = scaled_size(height, width, self.patching)

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from editloop.content import sha256_json
+from editloop.models.judge_protocol import REFERENCE_NOTE
 from editloop.settings_file import FrozenModel
 
 AXES = ("prompt_following", "consistency", "naturalness", "artefacts")
@@ -60,9 +61,11 @@ class EditScoreSettings(FrozenModel):
     """The system message; empty for none."""
     sc: str = SC
     """Semantic consistency, asked of source and edit: [edit success, restraint]. `{instruction}` and `{top}` are
-    placeholders for the instruction and for `top`."""
+    placeholders for the instruction and for `top`. Reference images are shown between source and edit."""
     pq: str = PQ
     """Perceptual quality, asked of the edit alone: [naturalness, freedom from artefacts]."""
+    reference_note: str = REFERENCE_NOTE
+    """Text before SC's question where a task has reference images, with `{references}` in place of their number."""
     closing: str | None = None
     """How to answer; null takes the wording that fits `reasoning`, and an empty text adds none."""
     picture_mark: str = ""
@@ -75,7 +78,7 @@ class EditScoreSettings(FrozenModel):
     the digits 0..5."""
     pictures: Literal["separate", "paired"] = "separate"
     """Images of SC: `separate` places one after the other; `paired`, for small models, makes them the two frames of
-    one image, which share its tokens."""
+    one image, which share its tokens, and has no place for reference images."""
     passes: int = Field(default=4, ge=1)
     """K of Avg@K: answers sampled for each question. Not used without reasoning."""
     temperature: float = Field(default=0.7, ge=0)
@@ -109,7 +112,8 @@ class EditScoreSettings(FrozenModel):
     """`trained`: the texts are those with which the weights are trained. `substitute`: released weights whose wording
     was not given are asked with EditLoop's own, so that their scores are not the published ones."""
     wording_sha256: str = Field(default="", validate_default=True)
-    """Digest of all texts around the pictures. Empty computes it; any other value must be theirs."""
+    """Digest of all texts around the pictures (of `reference_note` where it is not the default). Empty computes it; any
+    other value must be theirs."""
 
     @field_validator("sc")
     @classmethod
@@ -129,9 +133,10 @@ class EditScoreSettings(FrozenModel):
     @classmethod
     def _digested(cls, sha256: str, info: ValidationInfo) -> str:
         names = ("system", "picture_mark", "sc", "pq", "closing", "top", "reasoning")
-        if not info.data.keys() >= set(names):
+        if not info.data.keys() >= {*names, "reference_note"}:
             return sha256  # a text is not valid, which is the fault to name
-        digest = sha256_json([info.data[name] for name in names])
+        note = info.data["reference_note"]
+        digest = sha256_json([*(info.data[name] for name in names), *([] if note == REFERENCE_NOTE else [note])])
         if sha256 not in ("", digest):
             raise ValueError(f"the texts here have {digest[:12]}; they were changed. Leave it out")
         return digest

@@ -6,8 +6,9 @@ from PIL import Image
 
 from editloop.content import complete_folder, sha256_json
 from editloop.data.edits_file import EditRow, read_edits
-from editloop.data.picture_file import load_image, store_png
+from editloop.data.picture_file import load_image, load_images, store_png
 from editloop.data.vocabulary import Candidate, EditTask, candidate_id, task_id
+from editloop.errors import EditLoopError
 from editloop.lineage.tracking import digest
 from editloop.progress import track
 
@@ -36,15 +37,17 @@ def write_candidates(
         The number of `tasks` and of `candidates`, those that the rows bring included.
 
     Raises:
-        EditLoopError: The edits file is faulty, there is no such editor, or it cannot take an instruction.
+        EditLoopError: The edits file is faulty, there is no such editor, or it cannot take a task. Nothing is edited
+            then.
     """
-    from editloop.models.editors.instruction_check import check_instructions
-    from editloop.models.editors.opening import find_editor, open_editor
+    from editloop.models.editors.opening import find_editor, open_editor, outline_editor
     from editloop.models.editors.sampling import edit, working_picture
+    from editloop.models.editors.sources import working_references
+    from editloop.models.editors.task_check import check_rows
 
     rows = read_edits(edits)
+    check_rows(outline_editor(editor), rows)
     model = open_editor(editor)
-    check_instructions(model, ((row.id, row.instruction) for row in rows))
     facts = {"editor": editor, "editor_sha256": digest(find_editor(editor)), "seed": seed, "steps": steps}
     with complete_folder(output, facts) as out:
         (out / "images").mkdir()
@@ -54,6 +57,7 @@ def write_candidates(
         for chunk in track(chunks, description="candidates"):
             opened = [_open(row, out) for row in chunk]
             sources = [working_picture(model, load_image(row.source)) for row in chunk]
+            references = [working_references(model, load_images(row.references)) for row in chunk]
             planned = [
                 (row, noise_seed(seed, task.task_id, number))
                 for row, task in enumerate(opened)
@@ -64,12 +68,39 @@ def write_candidates(
                 [opened[row].instruction for row, _ in planned],
                 [sources[row] for row, _ in planned],
                 seeds=[noise for _, noise in planned],
+                references=[references[row] for row, _ in planned],
                 steps=steps,
             )
             for (row, noise), picture in zip(planned, pictures, strict=True):
                 image = store_png(Image.fromarray(picture), out / "images")
                 opened[row] = _with_candidate(opened[row], image, editor, noise)
             tasks += opened
+        (out / "tasks.jsonl").write_text("".join(task.model_dump_json(by_alias=True) + "\n" for task in tasks))
+    return {"tasks": len(tasks), "candidates": sum(len(task.candidates) for task in tasks)}
+
+
+def write_given_candidates(edits: Path, output: Path) -> dict[str, float]:
+    """Write a candidates folder of the edits that the rows of an edits folder bring, without an editor.
+
+    Args:
+        edits: An edits file, or a folder of them.
+        output: The folder to write, as `write_candidates` writes it.
+
+    Returns:
+        The number of `tasks` and of `candidates`.
+
+    Raises:
+        EditLoopError: The edits file is faulty, or none of its rows has a candidate.
+    """
+    rows = read_edits(edits)
+    if not any(row.candidates for row in rows):
+        raise EditLoopError(
+            f"{edits}: no row has `candidates`, and per_task = 0 asks no editor for any. Give rows with edits that are "
+            "made already, or set per_task."
+        )
+    with complete_folder(output, {"editor": None}) as out:
+        (out / "images").mkdir()
+        tasks = [_open(row, out) for row in track(rows, description="candidates")]
         (out / "tasks.jsonl").write_text("".join(task.model_dump_json(by_alias=True) + "\n" for task in tasks))
     return {"tasks": len(tasks), "candidates": sum(len(task.candidates) for task in tasks)}
 

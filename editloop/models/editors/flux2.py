@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -10,20 +11,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from editloop.data.vocabulary import MOST_REFERENCES
 from editloop.models.editors.pipeline_editor import PipelineEditor
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.settings import Size
+from editloop.models.editors.sources import condition_on
 
 SOURCE_TIME = 10
-"""Time coordinate of the source's latents in the position ids. The edit's is 0."""
+"""Time coordinate of the source's latents in the position ids, and by how much that of each reference is later than
+that of the image before it. The edit's is 0."""
 
 
 class Flux2Editor(PipelineEditor):
     """Editor over a pipeline of FLUX.2's family.
 
-    The text encoding joins the states of some layers of a language model, which does not see the source; the source's
-    latents follow the edit's in the network's sequence.
+    The text encoding joins the states of some layers of a language model, which does not see the source; the latents of
+    the source and of the references follow the edit's in the network's sequence.
     """
+
+    sources_after_first: ClassVar[int] = MOST_REFERENCES
 
     @property
     def text_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -56,19 +62,24 @@ class Flux2Editor(PipelineEditor):
         return compute_empirical_mu(tokens, steps)
 
     @torch.no_grad()
-    def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
+    def encode(
+        self,
+        instructions: Sequence[str],
+        sources: NDArray[np.uint8],
+        references: Sequence[NDArray[np.uint8]] = (),
+    ) -> Conditioning:
         """Encode B tasks into the parts `prompt` (B, L, text width * layers) and `source` (B, S, C).
 
         Args:
             instructions: The B instructions.
             sources: uint8 (B, height, width, 3) at a size that `size_for` gave.
+            references: For each reference image, uint8 (B, height, width, 3) at a size that `size_for` gave.
 
         Raises:
-            EditLoopError: An instruction spells out a control token.
+            EditLoopError: An instruction spells out a control token, or there are too many references.
         """
-        height, width = sources.shape[1:3]
         prompt = self.encoded_text(self.checked(instructions))
-        return Conditioning((height, width), {"prompt": prompt, "source": self.latents(sources)})
+        return condition_on(self, {"prompt": prompt}, sources, references)
 
     def to_latents(self, pixels: Tensor) -> Tensor:
         packed: Tensor = self.pipeline._pack_latents(self.pipeline._encode_vae_image(pixels, generator=None))
@@ -94,7 +105,8 @@ class Flux2Editor(PipelineEditor):
             prompt: Encoded instructions (B, L, text width * layers).
             guidance: Guidance scales (B,) that the network embeds; None where it embeds none.
         """
-        rows, columns = self.grid(condition.size)
+        grids = self.source_grids(condition)
+        places = [(0, grids[0]), *((SOURCE_TIME * number, grid) for number, grid in enumerate(grids, start=1))]
         return self.answer(
             x,
             condition.parts["source"],
@@ -102,7 +114,7 @@ class Flux2Editor(PipelineEditor):
             timestep=sigma,
             guidance=guidance,
             txt_ids=_positions(0, 1, 1, prompt.shape[1], x.device),
-            img_ids=torch.cat([_positions(time, rows, columns, 1, x.device) for time in (0, SOURCE_TIME)]),
+            img_ids=torch.cat([_positions(time, *grid, 1, x.device) for time, grid in places]),
         )
 
     def encoded_text(self, instructions: list[str]) -> Tensor:

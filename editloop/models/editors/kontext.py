@@ -14,6 +14,7 @@ from editloop.models.editors.codec import PatchCodec
 from editloop.models.editors.pipeline_editor import PipelineEditor
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.settings import Size
+from editloop.models.editors.sources import condition_on
 
 
 class KontextEditor(PipelineEditor):
@@ -35,16 +36,24 @@ class KontextEditor(PipelineEditor):
         return {"vae": PatchCodec.from_pretrained(folder / "vae")} if linear else {}
 
     @torch.no_grad()
-    def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
+    def encode(
+        self,
+        instructions: Sequence[str],
+        sources: NDArray[np.uint8],
+        references: Sequence[NDArray[np.uint8]] = (),
+    ) -> Conditioning:
         """Encode B tasks into the parts `prompt` (B, L, text width), `pooled` (B, pooled width) and `source` (B, S, C).
 
         Args:
             instructions: The B instructions.
             sources: uint8 (B, height, width, 3) at a size that `size_for` gave.
+            references: None: this editor takes one source.
+
+        Raises:
+            EditLoopError: There are references.
         """
         prompt, pooled = self._text(instructions)
-        height, width = sources.shape[1:3]
-        return Conditioning((height, width), {"prompt": prompt, "pooled": pooled, "source": self.latents(sources)})
+        return condition_on(self, {"prompt": prompt, "pooled": pooled}, sources, references)
 
     def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:
         guidance_scale, text = self.guidance_or_default(guidance), condition.parts

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from editloop.models.editors.omnigen2_network import OmniGen2Transformer2DModel
+from editloop.data.vocabulary import MOST_REFERENCES
+from editloop.models.editors.omnigen2_network import MOST_SOURCES, OmniGen2Transformer2DModel
 from editloop.models.editors.own_editor import OwnEditor
 from editloop.models.editors.own_pipeline import OwnPipeline
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.qwen_processor import PictureProcessor, chat_text
 from editloop.models.editors.settings import Size
+from editloop.models.editors.sources import condition_on
 
 SHIFT_SIDE = 40
 """Latent pixels of the side of an image whose noise levels are not shifted."""
@@ -59,10 +61,12 @@ class OmniGen2Pipeline(OwnPipeline):
 class OmniGen2Editor(OwnEditor):
     """Editor over OmniGen2's parts.
 
-    Qwen2.5-VL encodes the text alone; the source's patches precede the edit's in the network's sequence. `guidance`
-    steers towards the instruction and `settings.image_guidance` towards the source, in `settings.guidance_range`.
+    Qwen2.5-VL encodes the text alone; the patches of the source and of the references precede the edit's in the
+    network's sequence. `guidance` steers towards the instruction and `settings.image_guidance` towards all sources, in
+    `settings.guidance_range`.
     """
 
+    sources_after_first: ClassVar[int] = min(MOST_REFERENCES, MOST_SOURCES - 1)
     text_encoders: ClassVar[tuple[str, ...]] = ("mllm",)
     own_pipeline = OmniGen2Pipeline
     channels_last = True
@@ -106,23 +110,29 @@ class OmniGen2Editor(OwnEditor):
         return torch.randn(count, rows * columns, channels, generator=generator).to(self.device)
 
     @torch.no_grad()
-    def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
+    def encode(
+        self,
+        instructions: Sequence[str],
+        sources: NDArray[np.uint8],
+        references: Sequence[NDArray[np.uint8]] = (),
+    ) -> Conditioning:
         """Encode B tasks.
 
         Args:
             instructions: The B instructions.
             sources: uint8 (B, height, width, 3) at a size that `size_for` gave.
+            references: For each reference image, uint8 (B, height, width, 3) at a size that `size_for` gave.
 
         Returns:
             The parts `prompt` (B, L, text width), its mask `prompt_mask` (B, L), False at padding, and `source` (B, S,
             C). The negative instruction is the same for all tasks and is kept once, in `negative`.
 
         Raises:
-            EditLoopError: An instruction spells out a control token, or the settings have no preamble.
+            EditLoopError: An instruction spells out a control token, the settings have no preamble, or there are too
+                many references.
         """
-        height, width = sources.shape[1:3]
         prompt, mask = self._text(self.checked(instructions))
-        return Conditioning((height, width), {"prompt": prompt, "prompt_mask": mask, "source": self.latents(sources)})
+        return condition_on(self, {"prompt": prompt, "prompt_mask": mask}, sources, references)
 
     def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:
         guidance_scale, parts = self.guidance_or_default(guidance), condition.parts
@@ -150,13 +160,13 @@ class OmniGen2Editor(OwnEditor):
         self, x: Tensor, sigma: Tensor, condition: Conditioning, text: Tensor, mask: Tensor | None, source: Tensor
     ) -> Tensor:
         """Return the velocity without guidance. The network's time runs the other way, and so does its velocity."""
-        grid = self.grid(condition.size)
+        grids = self.source_grids(condition)
         return -self.answer(
             x,
             source,
             text,
             timestep=1 - sigma,
-            grids=[grid, grid] if source.shape[1] else [grid],
+            grids=[grids[0], *grids] if source.shape[1] else grids[:1],
             encoder_attention_mask=None if mask is None or mask.all() else mask,
         )
 

@@ -23,6 +23,7 @@ from editloop.models.editors.pipeline_editor import CODEC, NETWORK, PipelineEdit
 from editloop.models.editors.settings import EditorSettings, read_editor_preset, read_own_settings
 from editloop.models.editors.step1x_files import released_files, released_index
 from editloop.plugins import load_plugin, plugin_names
+from editloop.text_file import file_bytes
 
 EDITORS = {
     "FluxKontextPipeline": "kontext.KontextEditor",
@@ -265,7 +266,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
     """
     path = folder / "model_index.json"
     try:
-        index = released_index(folder) or json.loads(path.read_bytes())
+        index = released_index(folder) or json.loads(file_bytes(path))
     except (OSError, ValueError, RecursionError) as error:
         raise EditLoopError(f"{path}: cannot be read as JSON ({error}). Take the one that was published.") from None
     if not isinstance(index, dict):

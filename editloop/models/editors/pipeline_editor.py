@@ -24,6 +24,7 @@ from editloop.models.editors.network_files import PartReader
 from editloop.models.editors.on_demand import OnDemandParts
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.settings import SETTINGS, EditorSettings, Size
+from editloop.models.editors.text_limits import TextLimits
 
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin
@@ -34,25 +35,15 @@ SOURCE_PATH_KEY = "_name_or_path"
 """Key under which diffusers records, in each configuration, the folder that a part was read from."""
 
 
-def control_token(instruction: str, tokenizer: Any) -> str:
-    """Return the first control token that an instruction spells out, which a chat template would obey; empty if none.
-
-    Args:
-        instruction: The instruction.
-        tokenizer: The tokenizer whose special tokens count, named and unnamed ones, except that for unknown words.
-    """
-    unnamed = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    control = sorted({*tokenizer.all_special_tokens, *unnamed} - {tokenizer.unk_token})
-    return next((token for token in control if token in instruction), "")
-
-
-class PipelineEditor(ABC):
+class PipelineEditor(TextLimits, ABC):
     """An `Editor` over a pipeline with a `transformer`, a `vae` and a flow-matching Euler scheduler."""
 
     patch: ClassVar[int] = 2
     """Height and width of a packed latent, in latent pixels."""
     rounding: ClassVar[int] = 1
     """`size_for` rounds heights and widths to multiples of this many packed latents."""
+    sources_after_first: ClassVar[int] = 0
+    """Most reference images of a task that `encode` and `velocity` take, besides its source."""
     text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
     """Names of the pipeline's parts that encode instructions."""
 
@@ -116,60 +107,20 @@ class PipelineEditor(ABC):
         """
         return {}
 
-    @property
-    def text_tokenizer(self) -> Any:
-        """The tokenizer by whose control tokens an instruction could steer the text encoder; None where it cannot."""
-        return None
-
-    @property
-    def longest_text(self) -> int | None:
-        """Most tokens of an instruction. None: any number, of which the first ones are read."""
-        return None
-
-    def instruction_fault(self, instruction: str) -> str:
-        """Return why the editor cannot take an instruction, or an empty text.
-
-        Args:
-            instruction: The instruction.
-        """
-        tokenizer = self.text_tokenizer
-        if tokenizer is not None and (token := control_token(instruction, tokenizer)):
-            return f"{token} steers the text encoder; write it otherwise"
-        if self.longest_text is not None:
-            tokens = self.count_tokens(instruction)
-            if tokens > self.longest_text:
-                return f"{tokens:,} tokens; this editor takes {self.longest_text:,}; shorten it"
-        return ""
-
-    def count_tokens(self, instruction: str) -> int:
-        """Return the number of tokens that `longest_text` limits.
-
-        Args:
-            instruction: The instruction.
-        """
-        return len(self.text_tokenizer(instruction, add_special_tokens=False, verbose=False).input_ids)
-
-    def checked(self, instructions: Sequence[str]) -> list[str]:
-        """Return instructions after checking that the editor can take them.
-
-        Args:
-            instructions: The instructions.
-
-        Raises:
-            EditLoopError: It cannot take one of them.
-        """
-        for text in instructions:
-            if fault := self.instruction_fault(text):
-                raise EditLoopError(f"instruction {text[:60]!r}: {fault}.")
-        return list(instructions)
-
     @abstractmethod
-    def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
+    def encode(
+        self,
+        instructions: Sequence[str],
+        sources: NDArray[np.uint8],
+        references: Sequence[NDArray[np.uint8]] = (),
+    ) -> Conditioning:
         """Encode B tasks. What the text encoders do is within `self.on_demand.on_device(self.text_encoders)`.
 
         Args:
             instructions: The B instructions.
             sources: uint8 (B, height, width, 3) at a size that `size_for` gave.
+            references: For each reference image, image 2 first, uint8 (B, height, width, 3) at a size that `size_for`
+                gave.
 
         Returns:
             The conditioning. Its parts have the names that the editor chooses.
@@ -202,6 +153,12 @@ class PipelineEditor(ABC):
             x: Packed latents (B, S, C).
             size: (height, width) in pixels.
         """
+
+    @property
+    def most_references(self) -> int:
+        """Most reference images of a task, besides its source."""
+        most = self.settings.most_references
+        return self.sources_after_first if most is None else min(most, self.sources_after_first)
 
     @property
     def device(self) -> torch.device:
@@ -300,6 +257,14 @@ class PipelineEditor(ABC):
             codec = next(self.pipeline.vae.parameters())
             return self.to_latents(pixels.to(codec.device, codec.dtype)).float()
 
+    def source_grids(self, condition: Conditioning) -> list[tuple[int, int]]:
+        """Return rows and columns of packed latents of each source image, in order.
+
+        Args:
+            condition: The encoded tasks.
+        """
+        return [self.grid(size) for size in (condition.size, *condition.references)]
+
     @torch.no_grad()
     def decode(self, x: Tensor, size: Size) -> NDArray[np.uint8]:
         """Decode packed latents to images, uint8 (B, height, width, 3).
@@ -319,7 +284,7 @@ class PipelineEditor(ABC):
 
         Args:
             x: Packed latents (B, S, C).
-            source: Packed latents (B, S', C) of the source, which follow `x` in the sequence.
+            source: Packed latents (B, S', C) of the sources, which follow `x` in the sequence.
             text: Encoded instructions (B, L, width).
             **inputs: Further inputs of this network.
         """

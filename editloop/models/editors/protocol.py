@@ -6,7 +6,7 @@ x(sigma) = (1 - sigma) image + sigma noise, and the velocity is noise - image.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +26,8 @@ class Conditioning:
     """(height, width) in pixels of the sources, and so of the edits."""
     parts: dict[str, Tensor]
     """Text, source latents and what else the editor needs, each (B, ...), by names that the editor chooses."""
+    references: tuple[Size, ...] = ()
+    """(height, width) in pixels of the reference images, in order: the same for all tasks."""
 
     def __len__(self) -> int:
         return len(next(iter(self.parts.values())))
@@ -36,7 +38,7 @@ class Conditioning:
         Args:
             index: Indices (N,), long. Repeats are allowed.
         """
-        return Conditioning(self.size, {name: part[index.to(part.device)] for name, part in self.parts.items()})
+        return replace(self, parts={name: part[index.to(part.device)] for name, part in self.parts.items()})
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Conditioning":
         """Return the conditioning on another device.
@@ -45,19 +47,20 @@ class Conditioning:
             device: The target device.
             dtype: Type of the parts, except for masks; None leaves each in its own.
         """
-        return Conditioning(
-            self.size,
-            {name: part.to(device, dtype if part.is_floating_point() else None) for name, part in self.parts.items()},
-        )
+        parts = {
+            name: part.to(device, dtype if part.is_floating_point() else None) for name, part in self.parts.items()
+        }
+        return replace(self, parts=parts)
 
 
 def join_conditions(conditions: Sequence[Conditioning]) -> Conditioning:
     """Join conditionings of one size into one, with their tasks in order.
 
-    Texts of different lengths are padded at the end with zeros, and so are their masks.
+    Texts of different lengths are padded at the end with zeros, and so are their masks. Images are not: the sizes of
+    sources and references are the same in all.
 
     Args:
-        conditions: At least one conditioning; all have one size and the same parts.
+        conditions: At least one conditioning; all have one size, the same sizes of references, and the same parts.
     """
     parts = {name: [condition.parts[name] for condition in conditions] for name in conditions[0].parts}
     longest = {name: max(part.shape[1] for part in each) for name, each in parts.items() if each[0].ndim > 1}
@@ -65,7 +68,7 @@ def join_conditions(conditions: Sequence[Conditioning]) -> Conditioning:
         name: torch.cat([_padded(part, longest[name]) if name in longest else part for part in each])
         for name, each in parts.items()
     }
-    return Conditioning(conditions[0].size, padded)
+    return replace(conditions[0], parts=padded)
 
 
 def _padded(part: Tensor, length: int) -> Tensor:
@@ -85,6 +88,10 @@ class Editor(Protocol):
     @property
     def network(self) -> torch.nn.Module:
         """The module that is trained: the transformer. DeepSpeed wraps it, and `velocity` calls it."""
+
+    @property
+    def most_references(self) -> int:
+        """Most reference images of a task, besides its source; 0 where the editor takes one source."""
 
     @property
     def device(self) -> torch.device:
@@ -117,12 +124,22 @@ class Editor(Protocol):
             size: (height, width) of the edit in pixels.
         """
 
-    def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
+    def encode(
+        self,
+        instructions: Sequence[str],
+        sources: NDArray[np.uint8],
+        references: Sequence[NDArray[np.uint8]] = (),
+    ) -> Conditioning:
         """Encode B tasks.
 
         Args:
             instructions: The B instructions.
             sources: uint8 (B, height, width, 3) at a size that `size_for` gave.
+            references: One array for each reference image of the tasks, image 2 first: uint8 (B, height, width, 3),
+                each at a size that `size_for` gave for it.
+
+        Raises:
+            EditLoopError: There are more references than `most_references`.
         """
 
     def latents(self, pictures: NDArray[np.uint8]) -> Tensor:

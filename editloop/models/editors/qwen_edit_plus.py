@@ -17,10 +17,12 @@ from PIL import Image
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from editloop.data.vocabulary import MOST_REFERENCES
 from editloop.models.editors.pipeline_editor import PipelineEditor
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.qwen_processor import PictureProcessor
 from editloop.models.editors.settings import Size
+from editloop.models.editors.sources import condition_on
 
 LONGEST_TEXT = 2048
 """Tokens of an instruction. The network has positions for 4,096, less those of the source as the text encoder sees it,
@@ -32,10 +34,12 @@ SEEN_UNIT = 32
 class QwenEditPlusEditor(PipelineEditor):
     """Editor over `QwenImageEditPlusPipeline`.
 
-    Qwen2.5-VL encodes text and source together; the source's latents also follow the edit's in the sequence. Guidance
+    Qwen2.5-VL encodes text and sources together; the latents of the source and of the references also follow the edit's
+    in the sequence. The edit has the size of the source; the pipeline's own default is that of the last image. Guidance
     compares with the negative instruction and keeps the norm of each latent's velocity.
     """
 
+    sources_after_first: ClassVar[int] = MOST_REFERENCES
     rounding: ClassVar[int] = 2
 
     @staticmethod
@@ -55,28 +59,32 @@ class QwenEditPlusEditor(PipelineEditor):
         return LONGEST_TEXT
 
     @torch.no_grad()
-    def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
+    def encode(
+        self,
+        instructions: Sequence[str],
+        sources: NDArray[np.uint8],
+        references: Sequence[NDArray[np.uint8]] = (),
+    ) -> Conditioning:
         """Encode B tasks into the parts that `velocity` reads.
 
         Args:
             instructions: The B instructions.
             sources: uint8 (B, height, width, 3) at a size that `size_for` gave.
+            references: For each reference image, uint8 (B, height, width, 3) at a size that `size_for` gave.
 
         Returns:
             The parts `prompt` and `negative` (B, L, text width), their masks `prompt_mask` and `negative_mask` (B, L),
             False at padding, and `source` (B, S, C).
 
         Raises:
-            EditLoopError: An instruction spells out a control token.
+            EditLoopError: An instruction spells out a control token, or there are too many references.
         """
-        height, width = sources.shape[1:3]
-        text_size = [max(SEEN_UNIT, side) for side in calculate_dimensions(self.settings.seen_area, width / height)]
-        pictures = [Image.fromarray(source).resize(text_size, Image.Resampling.LANCZOS) for source in sources]
+        pictures = [[self._seen(picture) for picture in task] for task in zip(sources, *references, strict=True)]
         with self.on_demand.on_device(self.text_encoders):
             prompt, mask = self._text(self.checked(instructions), pictures)
             negative, negative_mask = self._text([self.settings.negative] * len(pictures), pictures)
         texts = {"prompt": prompt, "prompt_mask": mask, "negative": negative, "negative_mask": negative_mask}
-        return Conditioning((height, width), texts | {"source": self.latents(sources)})
+        return condition_on(self, texts, sources, references)
 
     def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:
         guidance_scale, text = self.guidance_or_default(guidance), condition.parts
@@ -111,25 +119,32 @@ class QwenEditPlusEditor(PipelineEditor):
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
     def _pass(self, x: Tensor, sigma: Tensor, condition: Conditioning, text: Tensor, mask: Tensor) -> Tensor:
-        grid = (1, *self.grid(condition.size))
+        grids = [(1, *grid) for grid in self.source_grids(condition)]
         return self.answer(
             x,
             condition.parts["source"],
             text,
             timestep=sigma,
             encoder_hidden_states_mask=None if mask.all() else mask,
-            img_shapes=[[grid, grid]] * len(x),
+            img_shapes=[[grids[0], *grids]] * len(x),
         )
 
-    def _text(self, instructions: Sequence[str], pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
+    def _seen(self, picture: NDArray[np.uint8]) -> Image.Image:
+        """Return a source image as the text encoder sees it."""
+        width, height = calculate_dimensions(self.settings.seen_area, picture.shape[1] / picture.shape[0])
+        size = max(SEEN_UNIT, width), max(SEEN_UNIT, height)
+        return Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)
+
+    def _text(self, instructions: Sequence[str], pictures: Sequence[list[Image.Image]]) -> tuple[Tensor, Tensor]:
         """Return encodings (B, L, text width), padded with zeros, and their mask (B, L), False at padding.
 
-        Tasks are encoded one at a time: in a batch the pipeline shows every image to every instruction.
+        `pictures` are the source images of each task. Tasks are encoded one at a time: in a batch the pipeline shows
+        every image to every instruction.
         """
         with marked_pictures(self.pipeline.text_encoder):
             encodings = [
-                self.pipeline.encode_prompt(prompt=[text], image=[picture], device=self.device)[0][0].float()
-                for text, picture in zip(instructions, pictures, strict=True)
+                self.pipeline.encode_prompt(prompt=[text], image=shown, device=self.device)[0][0].float()
+                for text, shown in zip(instructions, pictures, strict=True)
             ]
         masks = [torch.ones(len(encoding), dtype=torch.bool, device=encoding.device) for encoding in encodings]
         pad = torch.nn.utils.rnn.pad_sequence

@@ -15,6 +15,7 @@ from torch import Tensor
 from editloop.data.picture_size import Picture, resampled
 from editloop.models.editors.protocol import Conditioning, Editor
 from editloop.models.editors.settings import Size
+from editloop.models.editors.sources import References, check_references, encode_tasks, group_by_size
 
 BATCH = 64
 """Edits made together, at most."""
@@ -34,18 +35,6 @@ def working_picture(editor: Editor, image: Image.Image, area: int | None = None)
         area: As in `Editor.size_for`.
     """
     return resampled(image, editor.size_for(image.size[1], image.size[0], area))
-
-
-def group_by_size(pictures: Sequence[Picture]) -> dict[Size, list[int]]:
-    """Return the indices of images by their (height, width): those that can go into one batch.
-
-    Args:
-        pictures: The images. Indices of one size keep their order.
-    """
-    indices_by_size: dict[Size, list[int]] = {}
-    for index, picture in enumerate(pictures):
-        indices_by_size.setdefault((picture.shape[0], picture.shape[1]), []).append(index)
-    return indices_by_size
 
 
 @torch.no_grad()
@@ -76,6 +65,7 @@ def edit(
     sources: Sequence[Picture] | NDArray[np.uint8],
     *,
     seeds: Sequence[int],
+    references: Sequence[References] | None = None,
     steps: int = 8,
     guidance: float | None = None,
     largest_batch: int = BATCH,
@@ -90,12 +80,17 @@ def edit(
         instructions: One instruction a task.
         sources: One image a task, at the size that `working_picture` gives. Sizes may differ from task to task.
         seeds: One seed a task.
+        references: The reference images of each task, image 2 first, at the sizes that `working_references` gives. None
+            where no task has any.
         steps: Denoising steps.
         guidance: As in `Editor.velocity`.
         largest_batch: Most edits that are made together.
 
     Returns:
         The edits, uint8 (height, width, 3), in the tasks' order.
+
+    Raises:
+        EditLoopError: A task has more reference images than the editor takes. Nothing is edited then.
 
     Examples:
         >>> import editloop, numpy as np
@@ -105,9 +100,12 @@ def edit(
         >>> edited.shape
         (32, 32, 3)
     """
+    further = references or [()] * len(sources)
+    check_references(editor, ((text[:60], len(each)) for text, each in zip(instructions, further, strict=True)))
+    tasks = [_Task(*task) for task in zip(instructions, sources, further, seeds, strict=True)]
     batches = (
-        _begin(editor, size, places[start : start + largest_batch], instructions, sources, seeds, steps)
-        for size, places in group_by_size(list(sources)).items()
+        _begin(editor, sizes.source, places[start : start + largest_batch], tasks, steps)
+        for sizes, places in group_by_size(list(sources), further).items()
         for start in range(0, len(places), largest_batch)
     )
 
@@ -122,6 +120,20 @@ def edit(
     return [edits_by_index[index] for index in range(len(edits_by_index))]
 
 
+class _Task(NamedTuple):
+    """A task to edit."""
+
+    instruction: str
+    source: Picture
+    references: References
+    seed: int
+
+    @property
+    def content(self) -> tuple[str | bytes, ...]:
+        """What is encoded of it. Equal for tasks that are the same but for their seed."""
+        return self.instruction, *(picture.tobytes() for picture in (self.source, *self.references))
+
+
 class _Batch(NamedTuple):
     """Tasks of one size that are edited together, encoded."""
 
@@ -133,22 +145,20 @@ class _Batch(NamedTuple):
     """Noise levels (steps + 1,)."""
 
 
-def _begin(
-    editor: Editor,
-    size: Size,
-    indices: list[int],
-    instructions: Sequence[str],
-    sources: Sequence[Picture] | NDArray[np.uint8],
-    seeds: Sequence[int],
-    steps: int,
-) -> _Batch:
-    encoded = {(instructions[at], sources[at].tobytes()): at for at in indices}
-    rows = {task: row for row, task in enumerate(encoded)}
-    condition = editor.encode([text for text, _ in encoded], np.stack([sources[at] for at in encoded.values()]))
+def _begin(editor: Editor, size: Size, indices: list[int], tasks: Sequence[_Task], steps: int) -> _Batch:
+    chosen = [tasks[at] for at in indices]
+    contents = [task.content for task in chosen]
+    encoded = dict(zip(contents, chosen, strict=True))
+    rows = {content: row for row, content in enumerate(encoded)}
+    condition = encode_tasks(
+        editor,
+        [task.instruction for task in encoded.values()],
+        [task.source for task in encoded.values()],
+        [task.references for task in encoded.values()],
+    )
     if len(encoded) < len(indices):
-        repeated = [rows[instructions[at], sources[at].tobytes()] for at in indices]
-        condition = condition.select(torch.tensor(repeated))
-    noise = torch.cat([editor.noise(1, size, torch.Generator().manual_seed(seeds[at])) for at in indices])
+        condition = condition.select(torch.tensor([rows[content] for content in contents]))
+    noise = torch.cat([editor.noise(1, size, torch.Generator().manual_seed(task.seed)) for task in chosen])
     return _Batch(indices, condition, noise, editor.sigmas(steps, size))
 
 

@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from editloop.data.vocabulary import MOST_REFERENCES
 from editloop.settings_file import FrozenModel, find_preset, read_settings
 
 Size = tuple[int, int]
@@ -39,6 +40,8 @@ class EditorSettings(FrozenModel):
     """Qwen-Image-Edit: pixels of the source as the text encoder sees it."""
     seen_pixels: tuple[int, int] = (0, 0)
     """Step1X-Edit: fewest and most pixels of the source as the text encoder sees it."""
+    most_references: int | None = Field(None, ge=0, le=MOST_REFERENCES)
+    """Most reference images of a task, besides its source. Null takes as many as the editor's class does."""
     longest_side: int = Field(0, ge=0)
     """OmniGen2: most pixels of a side. 0 means any."""
     preamble: str = ""

@@ -23,6 +23,7 @@ from editloop.models.editors.own_pipeline import OwnPipeline
 from editloop.models.editors.protocol import Conditioning
 from editloop.models.editors.qwen_processor import PictureProcessor, chat_text
 from editloop.models.editors.settings import Size
+from editloop.models.editors.sources import condition_on
 from editloop.models.editors.step1x_files import flux_scheduler, released_files, released_readers
 from editloop.models.editors.step1x_network import Step1XEditTransformer2DModel
 from editloop.models.editors.step1x_text import TextPiece, paired_quotations, straight_quotations, text_positions
@@ -138,12 +139,18 @@ class Step1XEditor(OwnEditor):
         return rows * self.multiple, columns * self.multiple
 
     @torch.no_grad()
-    def encode(self, instructions: Sequence[str], sources: NDArray[np.uint8]) -> Conditioning:
+    def encode(
+        self,
+        instructions: Sequence[str],
+        sources: NDArray[np.uint8],
+        references: Sequence[NDArray[np.uint8]] = (),
+    ) -> Conditioning:
         """Encode B tasks.
 
         Args:
             instructions: The B instructions.
             sources: uint8 (B, height, width, 3) at a size that `size_for` gave.
+            references: None: this editor takes one source.
 
         Returns:
             The parts `prompt` and `negative` (B, L, text width), their masks `prompt_mask` and `negative_mask` (B, L),
@@ -151,10 +158,9 @@ class Step1XEditor(OwnEditor):
             3), and of quoted characters the input embeddings, `characters` (B, L, text width), and `quoted` (B, L).
 
         Raises:
-            EditLoopError: An instruction spells out a control token, or the settings have no preamble or another one
-                than the release's.
+            EditLoopError: An instruction spells out a control token, there are references, or the settings have no
+                preamble or another one than the release's.
         """
-        height, width = sources.shape[1:3]
         with self.on_demand.on_device(self.text_encoders):
             encoded = self._joined(self.checked(instructions), sources)
             against = self._joined([self.settings.negative] * len(sources), sources)
@@ -167,7 +173,7 @@ class Step1XEditor(OwnEditor):
         if self.settings.release == "v1.2":
             parts |= {"places": encoded.places, "places_negative": against.places}
             parts |= {"characters": encoded.characters * encoded.quoted[..., None], "quoted": encoded.quoted}
-        return Conditioning((height, width), parts | {"source": self.latents(sources)})
+        return condition_on(self, parts, sources, references)
 
     def velocity(self, x: Tensor, sigma: Tensor, condition: Conditioning, guidance: float | None = None) -> Tensor:
         guidance_scale, parts = self.guidance_or_default(guidance), condition.parts

@@ -67,8 +67,7 @@ def write_curated(
                 references = [copy_picture(reference, folder) for reference in triple.references]
                 pictures |= {Path(name).stem for name in (*names.values(), *references)}
                 line = {"id": triple.id, "task": triple.task, "instruction": triple.instruction, **names}
-                if references:
-                    line["references"] = references
+                line |= {"references": references} if references else {}
                 stream.write(json.dumps(line, ensure_ascii=False) + "\n")
         manifest_facts["images"] = sorted(pictures)
         write_json(folder / "curation.json", report)

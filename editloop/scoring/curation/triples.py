@@ -4,15 +4,15 @@ The edits of a row are its candidates. In a set where no row has candidates, the
 """
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as parquet
 
-from editloop.content import sha256_json
+from editloop.content import sha256_file, sha256_json
 from editloop.data.edits_stream import stream_edits, survey_edits
-from editloop.data.picture_file import file_picture_sha256
 from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import Judge
 from editloop.scoring.curation.selection import Values
@@ -35,7 +35,6 @@ class Triple(NamedTuple):
     image: Path
     editor: str
     references: tuple[Path, ...] = ()
-    """Further images of which the instruction speaks."""
 
 
 class ScoredTriples(NamedTuple):
@@ -43,7 +42,7 @@ class ScoredTriples(NamedTuple):
 
     triples: list[Triple]
     names: list[tuple[str, str]]
-    """(task, edit) of each triple, as digests of content: the same source, instruction and references are one task."""
+    """(task, edit) of each triple, as digests of content: the same sources and instruction are one task."""
     overall: Values
     """(N,), NaN where the score is missing."""
     mean: Values
@@ -87,6 +86,7 @@ def read_scored(edits: Path, scores: Path) -> ScoredTriples:
     targets = bool(read_facts(scores).get("targets"))
     table = parquet.read_table(scores, columns=list(COLUMNS))
     triples: list[Triple] = []
+    digests = cache(_file_sha256)
     names: list[tuple[str, str]] = []
     rows = iter(table.select(["id", "source_sha256", "image_sha256"]).to_pylist())
     for triple in _triples(edits, targets):
@@ -94,11 +94,19 @@ def read_scored(edits: Path, scores: Path) -> ScoredTriples:
         if row is None or row["id"] != triple.id:
             raise EditLoopError(f"{scores}: its rows are not those of {edits}; score it again.")
         triples.append(triple)
-        references = [_identity(reference) for reference in triple.references]
+        references = [digests(path) for path in triple.references]
         task = sha256_json([row["source_sha256"], triple.instruction, *references])
         names.append((task, str(row["image_sha256"])))
     numbers = (np.array(table[name].to_pylist(), dtype=np.float64) for name in COLUMNS[3:])
     return ScoredTriples(triples, names, *numbers)
+
+
+def _file_sha256(path: Path) -> str | None:
+    """Return the digest of a file's bytes; None where it cannot be read, as the table says of a source."""
+    try:
+        return sha256_file(path)
+    except OSError:
+        return None
 
 
 def _triples(edits: Path, targets: bool) -> Iterator[Triple]:
@@ -107,11 +115,3 @@ def _triples(edits: Path, targets: bool) -> Iterator[Triple]:
             yield Triple(
                 row.id, row.task, row.instruction, row.source, candidate.image, candidate.editor, row.references
             )
-
-
-def _identity(reference: Path) -> str:
-    """Return the identity of a reference image, or its path where it cannot be read: then the triple has no score."""
-    try:
-        return file_picture_sha256(reference)
-    except EditLoopError:
-        return str(reference)

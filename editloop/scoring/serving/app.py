@@ -178,9 +178,10 @@ def make_app(
                 del body
                 decoded = await _while_connected(request, decoding)
                 hold_more(decoded.bytes)
-                scores = await _while_connected(
-                    request, batcher.score(decoded.instruction, decoded.source, decoded.task, decoded.edits, client)
+                scoring = batcher.score(
+                    decoded.instruction, decoded.source, decoded.task, decoded.edits, decoded.references, client=client
                 )
+                scores = await _while_connected(request, scoring)
         except OverloadedError as error:
             raise HttpRefusal(429, str(error), {"Retry-After": str(error.seconds)}) from None
         except (RefusedError, EditLoopError) as error:
@@ -193,16 +194,21 @@ def make_app(
         return ScoreReply(model=batcher.facts.name, version=batcher.facts.version, scores=scores)
 
     @app.get("/v1/model", response_model=ModelReply)
-    async def model(request: Request) -> Response:
+    async def model(request: Request, references: bool = False) -> Response:
         admit(request)
         if batcher.facts is None:
             raise HttpRefusal(503, "the model is being loaded", {"Retry-After": "1"})
         facts = batcher.facts
         wording = WordingMessage(**facts.wording._asdict()) if facts.wording else None
-        return reply(
-            200,
-            ModelReply(model=facts.name, version=facts.version, axes=facts.axes, limits=limits, wording=wording),
+        content = ModelReply(
+            model=facts.name,
+            version=facts.version,
+            axes=facts.axes,
+            limits=limits,
+            wording=wording,
+            references=facts.takes_references if references else None,
         )
+        return reply(200, content)
 
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:

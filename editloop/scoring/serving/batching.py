@@ -1,8 +1,8 @@
 """Dynamic batching by task: requests that wait at the same time are judged together.
 
 A request waits in a queue of bounded length. A free worker takes the oldest request, then those of the same task
-(source and instruction), then others, up to a number of edits. The oldest request waits for others for a limited time
-only. Requests of one task become one group, so that the judge computes their source and instruction once.
+(sources and instruction), then others, up to a number of edits. The oldest request waits for others for a limited time
+only. Requests of one task become one group, so that the judge computes their sources and instruction once.
 """
 
 import asyncio
@@ -83,15 +83,23 @@ class Batcher:
         self._threads.shutdown(wait=False)
 
     async def score(
-        self, instruction: str, source: Picture, task: str, edits: list[Picture], client: str = ""
+        self,
+        instruction: str,
+        source: Picture,
+        task: str,
+        edits: list[Picture],
+        references: Sequence[Picture] = (),
+        *,
+        client: str = "",
     ) -> list[ScoreMessage]:
         """Score the edits of one request.
 
         Args:
             instruction: The instruction.
             source: The source image.
-            task: Digest of source and instruction; requests with the same one are batched as one group.
+            task: Digest of sources and instruction; requests with the same one are batched as one group.
             edits: The edits.
+            references: The reference images.
             client: Who asks, by `client_of`.
 
         Returns:
@@ -105,9 +113,8 @@ class Batcher:
         """
         if self._queue:
             self._check_share(client, len(edits))
-        request = QueuedRequest(
-            instruction, source, task, edits, asyncio.get_running_loop().create_future(), client=client
-        )
+        answer = asyncio.get_running_loop().create_future()
+        request = QueuedRequest(instruction, source, task, edits, answer, references, client=client)
         await self._put(request)
         try:
             return await asyncio.wait_for(request.answer, self.settings.request_seconds)

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import Pipe
@@ -30,8 +31,9 @@ class DecodedRequest(NamedTuple):
 
     instruction: str
     task: str
-    """Digest of source and instruction: equal for requests of one task."""
+    """Digest of sources and instruction: equal for requests of one task."""
     source: Picture
+    references: list[Picture]
     edits: list[Picture]
     bytes: int
     """Memory of the different images."""
@@ -70,19 +72,11 @@ class Decoder:
         process, pipe = self._process, self._pipe
         assert process is not None
         assert pipe is not None
-        late = threading.Event()
-
-        def end() -> None:
-            late.set()
-            process.kill()
-
-        watchdog = threading.Timer(self.seconds, end)
-        watchdog.start()
-        current = "the request"
+        deadline, current = time.monotonic() + self.seconds, "the request"
         try:
             pipe.send_bytes(self.limits.model_dump_json().encode())
             pipe.send_bytes(body)
-            head = _receive(pipe)
+            head = _receive(pipe, deadline)
             pictures: list[Picture] = []
             size = 0
             for name in head["pictures"]:
@@ -91,32 +85,32 @@ class Decoder:
                     pipe.send_bytes(b"stop")
                     raise HttpRefusal(499, "the asker left")
                 pipe.send_bytes(NEXT)
-                picture_head = _receive(pipe)
+                picture_head = _receive(pipe, deadline)
                 if "same" in picture_head:
                     pictures.append(pictures[picture_head["same"]])
                     continue
                 picture = np.empty(picture_head["shape"], np.uint8)
+                _wait(pipe, deadline)
                 pipe.recv_bytes_into(picture.data.cast("B"))
                 pictures.append(picture)
                 size += picture.nbytes
+        except TimeoutError:
+            self.stop()
+            raise HttpRefusal(
+                413,
+                f"{current}: the request was not decoded within {self.seconds:g} s; send fewer or smaller pictures",
+            ) from None
         except (EOFError, OSError):
             self.stop()
-            process.wait()
-            if late.is_set():
-                raise HttpRefusal(
-                    413,
-                    f"{current}: the request was not decoded within {self.seconds:g} s; send fewer or smaller pictures",
-                ) from None
             raise HttpRefusal(
                 422,
-                f"{current}: its decoding ended with exit code {process.returncode}: it takes too much memory, or "
-                "breaks the decoder; send less at once",
+                f"{current}: its decoding ended with exit code {process.wait()}: it takes too much memory, or breaks "
+                "the decoder; send less at once",
             ) from None
-        finally:
-            watchdog.cancel()
-            if late.is_set():
-                self.stop()
-        return DecodedRequest(head["instruction"], head["task"], pictures[0], pictures[1:], size)
+        sources = head["sources"]
+        return DecodedRequest(
+            head["instruction"], head["task"], pictures[0], pictures[1:sources], pictures[sources:], size
+        )
 
     def stop(self) -> None:
         """End the process; may be called from another thread."""
@@ -230,9 +224,15 @@ class DecoderPool:
         self._admit()
 
 
-def _receive(pipe: Connection) -> dict[str, Any]:
+def _receive(pipe: Connection, deadline: float) -> dict[str, Any]:
     """Return the next head, or raise what it refuses."""
+    _wait(pipe, deadline)
     head: dict[str, Any] = json.loads(pipe.recv_bytes())
     if "status" in head:
         raise HttpRefusal(head["status"], head["error"])
     return head
+
+
+def _wait(pipe: Connection, deadline: float) -> None:
+    if not pipe.poll(max(0.0, deadline - time.monotonic())):
+        raise TimeoutError

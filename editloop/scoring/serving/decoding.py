@@ -94,12 +94,15 @@ def decode_requests(pipe: Connection) -> None:
 
 def _answer(pipe: Connection, body: bytes, limits: Limits) -> None:
     request = parse_request(body, limits)
-    task = hashlib.sha256(request.source + b"\0" + request.instruction.encode()).hexdigest()
-    names = ["source", *(f"edits[{index}]" for index in range(len(request.edits)))]
-    _send(pipe, {"instruction": request.instruction, "task": task, "pictures": names})
+    sources = (request.source, *request.references)
+    digests = b"".join(hashlib.sha256(data).digest() for data in sources)
+    task = hashlib.sha256(digests + request.instruction.encode()).hexdigest()
+    references = [f"references[{index}]" for index in range(len(request.references))]
+    names = ["source", *references, *(f"edits[{index}]" for index in range(len(request.edits)))]
+    _send(pipe, {"instruction": request.instruction, "task": task, "sources": len(sources), "pictures": names})
     index_by_bytes: dict[bytes, int] = {}
     pixels, most = 0, limits.picture_megapixels * 1_000_000
-    for index, (name, data) in enumerate(zip(names, (request.source, *request.edits), strict=True)):
+    for index, (name, data) in enumerate(zip(names, (*sources, *request.edits), strict=True)):
         if pipe.recv_bytes() != NEXT:  # the client has left
             return
         if data in index_by_bytes:

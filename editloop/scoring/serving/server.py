@@ -6,6 +6,7 @@ import os
 from functools import partial
 from pathlib import Path
 
+from editloop.addresses import without_secrets
 from editloop.errors import EditLoopError
 from editloop.logs import log_to_stderr
 from editloop.models.judge_protocol import Judge
@@ -65,9 +66,8 @@ def serve(model: str, settings: ServeSettings, *, opener: Opener | None = None) 
         server = uvicorn.Server(config)
         host, port = listener.getsockname()[:2]
         url_host = f"[{host}]" if ":" in host else host
-        print(
-            f"{model} at http://{url_host}:{port}, {settings.workers} worker{'s' * (settings.workers > 1)}", flush=True
-        )
+        count = f"{settings.workers} worker{'s' * (settings.workers > 1)}"
+        print(f"{without_secrets(model)} at http://{url_host}:{port}, {count}", flush=True)
         if token is None:
             log.warning("no token: every program of this machine may ask; EDITLOOP_SERVE_TOKEN sets one")
         server.run(sockets=[listener])

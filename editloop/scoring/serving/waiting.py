@@ -20,9 +20,10 @@ class QueuedRequest:
     instruction: str
     source: Picture
     task: str
-    """Digest of source and instruction: equal for requests of one task."""
+    """Digest of sources and instruction: equal for requests of one task."""
     edits: list[Picture]
     answer: "asyncio.Future[list[ScoreMessage]]"
+    references: Sequence[Picture] = ()
     entered: float = field(default_factory=time.monotonic)
     """Time of arrival, by `time.monotonic`."""
     tries: int = 0
@@ -78,7 +79,10 @@ def merge_by_task(batch: Sequence[QueuedRequest]) -> list[tuple[EditGroup, list[
     return [
         (
             EditGroup(
-                members[0].instruction, members[0].source, [edit for request in members for edit in request.edits]
+                members[0].instruction,
+                members[0].source,
+                [edit for request in members for edit in request.edits],
+                references=members[0].references,
             ),
             members,
         )

@@ -16,7 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from editloop.errors import EditLoopError
-from editloop.models.judge_protocol import EditGroup, Judge, JudgeUnavailableError, JudgeWording, wording_of
+from editloop.models.judge_protocol import (
+    EditGroup,
+    Judge,
+    JudgeUnavailableError,
+    JudgeWording,
+    takes_references,
+    wording_of,
+)
 from editloop.scoring.server_messages import ScoreMessage
 from editloop.scoring.validation import validate_scores
 
@@ -37,6 +44,7 @@ class ModelFacts(NamedTuple):
     version: str
     axes: tuple[str, ...]
     wording: JudgeWording | None = None
+    takes_references: bool = False
 
 
 class Refusal(NamedTuple):
@@ -98,7 +106,9 @@ class Worker:
         if "failed" in hello:
             raise EditLoopError(hello["failed"])
         wording = JudgeWording(*hello["wording"]) if hello["wording"] else None
-        facts = ModelFacts(hello["name"], hello["version"], tuple(hello["axes"]), wording)
+        facts = ModelFacts(
+            hello["name"], hello["version"], tuple(hello["axes"]), wording, bool(hello["takes_references"])
+        )
         if self.facts is not None and facts != self.facts:
             self._end()
             raise EditLoopError(
@@ -174,7 +184,13 @@ def serve_judge(pipe: Connection, model: str, device: str | None, opener: Opener
     except EditLoopError as error:
         pipe.send_bytes(json.dumps({"failed": str(error)}).encode())
         return
-    facts = {"name": judge.name, "version": judge.version, "axes": list(judge.axes), "wording": wording_of(judge)}
+    facts = {
+        "name": judge.name,
+        "version": judge.version,
+        "axes": list(judge.axes),
+        "wording": wording_of(judge),
+        "takes_references": takes_references(judge),
+    }
     pipe.send_bytes(json.dumps(facts).encode())
     while True:
         try:
@@ -214,13 +230,14 @@ def _send_groups(pipe: Connection, groups: Sequence[EditGroup]) -> None:
         {
             "instruction": group.instruction,
             "key": group.key,
-            "shapes": [picture.shape for picture in (group.source, *group.edits)],
+            "references": len(group.references),
+            "shapes": [picture.shape for picture in (group.source, *group.references, *group.edits)],
         }
         for group in groups
     ]
     pipe.send_bytes(json.dumps(head).encode())
     for group in groups:
-        for picture in (group.source, *group.edits):
+        for picture in (group.source, *group.references, *group.edits):
             pipe.send_bytes(np.ascontiguousarray(picture, np.uint8).tobytes())
 
 
@@ -230,5 +247,6 @@ def _receive_groups(pipe: Connection) -> list[EditGroup]:
         pictures = [np.empty(shape, np.uint8) for shape in head["shapes"]]
         for picture in pictures:
             pipe.recv_bytes_into(picture.data.cast("B"))
-        groups.append(EditGroup(head["instruction"], pictures[0], pictures[1:], head["key"]))
+        edits = 1 + head["references"]
+        groups.append(EditGroup(head["instruction"], pictures[0], pictures[edits:], head["key"], pictures[1:edits]))
     return groups

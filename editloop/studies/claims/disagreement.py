@@ -124,7 +124,7 @@ def train_on_disagreeing(work: PieceContext, variant: Variant) -> Figures:
 
 def _accuracy_disagreeing(model: Path, dataset: Path) -> float:
     groups, right, pairs = list(read_groups(dataset, "test")), 0, 0
-    edits = [EditGroup(group.instruction, group.source, group.edits, group.key) for group in groups]
+    edits = [EditGroup(group.instruction, group.source, group.edits, group.key, group.references) for group in groups]
     for group, scores in zip(groups, open_judge(str(model)).judge(edits), strict=True):
         truth = oracle_of_group(group)
         if truth is None:

@@ -27,6 +27,8 @@ class SceneTransfer(NamedTuple):
     source: NDArray[np.uint8]
     reference: NDArray[np.uint8]
     target: NDArray[np.uint8]
+    reference_scene: Scene
+    """What `reference` shows."""
 
 
 def random_transfer(rng: np.random.Generator) -> SceneTransfer:
@@ -49,6 +51,7 @@ def random_transfer(rng: np.random.Generator) -> SceneTransfer:
         draw_scene(scene),
         draw_scene(reference),
         draw_scene(edited),
+        reference,
     )
 
 

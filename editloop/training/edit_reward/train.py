@@ -47,7 +47,16 @@ class RewardTrainingTask:
             model: The model to train.
             splits: Groups of each split.
             job: Names the loss, its target, and the backbone's share of the learning rate.
+
+        Raises:
+            EditLoopError: Tasks have reference images, and the model's order has no place for them.
         """
+        if model.settings.order == "paired" and any(groups.have_references for groups in splits.values()):
+            raise EditLoopError(
+                f"{job.dataset}: tasks have reference images; a reward model of order `paired` reads source and edit "
+                "as the two frames of one image, and has no place for others. Train one of order `official` or "
+                "`rubric-first`."
+            )
         self.model, self.splits = model, splits
         self.loss_name, self.target = job.preset.loss, job.preset.target
         self.backbone_share = job.training.backbone_share

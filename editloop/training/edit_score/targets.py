@@ -24,8 +24,8 @@ POINT_WORDS = ("none", "poor", "weak", "fair", "good", "full")
 class Target(NamedTuple):
     """Answer that is to be learnt for one edit."""
 
-    points: tuple[float, float, float, float]
-    """Points in the order of AXES, 0..top."""
+    points: tuple[float | None, float | None, float | None, float | None]
+    """Points in the order of AXES, 0..top. None for both of a question that is not to be learnt."""
     reasoning: tuple[str, str] = ("", "")
     """Reasoning for SC and for PQ. Where one is empty, a short one is written from the points."""
 
@@ -45,20 +45,21 @@ def targets_from_ratings(ratings: Float[NDArray[np.floating], "edits 2"], top: i
     return [Target(tuple(row)) for row in np.round(share[:, columns] * top).tolist()]
 
 
-def rows_per_edit(settings: EditScoreSettings) -> int:
+def rows_per_edit(settings: EditScoreSettings, questions: int) -> int:
     """Return the number of rows that teach one edit: one per question, or without reasoning one per point.
 
     Args:
         settings: The model's settings.
+        questions: Number of questions that are to be learnt, 1 or 2.
     """
-    return 2 if settings.reasoning else len(AXES)
+    return questions if settings.reasoning else questions * len(AXES) // len(settings.questions)
 
 
 def training_rows(rows: RowMaker, group: EditGroup, targets: Sequence[Target]) -> list[list[PromptRow]]:
     """Return the rows that teach the targets of a group's edits.
 
     With reasoning, an edit has an answer to SC and one to PQ. Without reasoning, it has one digit for each of its four
-    points.
+    points. A question that the target leaves out has none.
 
     Args:
         rows: Maker of the model's rows.
@@ -71,18 +72,27 @@ def training_rows(rows: RowMaker, group: EditGroup, targets: Sequence[Target]) -
     top, questions = rows.settings.top, rows.settings.questions
     rows_by_edit = []
     for question_rows, target in zip(rows.ask(group), targets, strict=True):
-        prompts: Sequence[PromptRow] = question_rows
+        asked = _learnt(target)
         if rows.settings.reasoning:
-            halves = zip(questions, (target.points[:2], target.points[2:]), target.reasoning, strict=True)
+            prompts: list[PromptRow] = [question_rows[index] for index in asked]
             answers = [
-                answer_text(reasoning or written_reasoning(question.axes, points, top), points)
-                for question, points, reasoning in halves
+                answer_text(target.reasoning[index] or written_reasoning(questions[index].axes, points, top), points)
+                for index, points in asked.items()
             ]
         else:
-            prompts = rows.points(question_rows)
-            answers = [str(round(point / top * (len(DIGITS) - 1))) for point in target.points]
+            point_rows = rows.points(question_rows)
+            prompts = [row for index in asked for row in point_rows[2 * index : 2 * index + 2]]
+            answers = [str(round(point / top * (len(DIGITS) - 1))) for points in asked.values() for point in points]
         rows_by_edit.append([rows.answered(row, answer) for row, answer in zip(prompts, answers, strict=True)])
     return rows_by_edit
+
+
+def _learnt(target: Target) -> dict[int, tuple[float, float]]:
+    """Return the points of each question that is to be learnt, by its place among the model's questions."""
+    halves = {0: target.points[:2], 1: target.points[2:]}
+    return {
+        index: (first, second) for index, (first, second) in halves.items() if first is not None and second is not None
+    }
 
 
 def answer_text(reasoning: str, points: Sequence[float]) -> str:

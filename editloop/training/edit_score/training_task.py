@@ -11,6 +11,7 @@ from editloop.datasets.preference_groups import PreferenceGroups
 from editloop.errors import EditLoopError
 from editloop.models.edit_score.model import EditScoreModel
 from editloop.models.edit_score.rows import pack_rows
+from editloop.models.edit_score.settings import EditScoreSettings
 from editloop.models.judge_protocol import EditGroup
 from editloop.training.edit_score.distillation import ROWS_FILE, read_distillation_picture, read_distillation_rows
 from editloop.training.edit_score.sft import answer_loss
@@ -35,6 +36,15 @@ class ExpertEdits:
         """Return for each group its name in messages and its number of edits."""
         return self.groups.sizes()
 
+    def questions(self, group: int, edit: int) -> int:
+        """Return the number of questions of an edit that are to be learnt: both.
+
+        Args:
+            group: The group, as an index of `names`.
+            edit: The edit's index within the group.
+        """
+        return 2
+
     def edit(self, group: int, edit: int) -> tuple[EditGroup, Target]:
         """Return one edit, alone in its group, with its target. Its images are read only now.
 
@@ -44,7 +54,11 @@ class ExpertEdits:
         """
         preference_group = self.groups[group]
         edit_group = EditGroup(
-            preference_group.instruction, preference_group.source, [preference_group.edits[edit]], preference_group.key
+            preference_group.instruction,
+            preference_group.source,
+            [preference_group.edits[edit]],
+            preference_group.key,
+            preference_group.references,
         )
         return edit_group, targets_from_ratings(preference_group.ratings[edit : edit + 1], self.top)[0]
 
@@ -56,7 +70,7 @@ class DistilledEdits:
         """Open an imported folder.
 
         Args:
-            dataset: Folder that `import_distillation_rows` wrote.
+            dataset: Folder that `import_distillation_rows` or `import_conversations` wrote.
             split: The split to read.
             top: Highest point of the model's scale.
 
@@ -73,16 +87,30 @@ class DistilledEdits:
         """Return for each group its name in messages and its number of edits."""
         return [(rows[0].key, len(rows)) for rows in self.rows]
 
-    def edit(self, group: int, edit: int) -> tuple[EditGroup, Target]:
-        """Return one edit, alone in its group, with its target. Its images are read only now.
+    def questions(self, group: int, edit: int) -> int:
+        """Return the number of questions of an edit that the teacher answered.
 
         Args:
             group: The group, as an index of `names`.
             edit: The edit's index within the group.
         """
         row = self.rows[group][edit]
-        source, edited = (read_distillation_picture(self.folder, sha256) for sha256 in (row.source, row.edit))
-        return EditGroup(row.instruction, source, [edited], row.key), Target(row.points, row.reasons)
+        return sum(points is not None for points in (row.sc, row.pq))
+
+    def edit(self, group: int, edit: int) -> tuple[EditGroup, Target]:
+        """Return one edit, alone in its group, with its target. Its images are read only now.
+
+        Where the source is not known, the edit stands in for it: only PQ is learnt then, which does not show it.
+
+        Args:
+            group: The group, as an index of `names`.
+            edit: The edit's index within the group.
+        """
+        row = self.rows[group][edit]
+        edited, *references = (read_distillation_picture(self.folder, sha256) for sha256 in (row.edit, *row.references))
+        source = edited if row.source is None else read_distillation_picture(self.folder, row.source)
+        points = (*(row.sc or (None, None)), *(row.pq or (None, None)))
+        return EditGroup(row.instruction, source, [edited], row.key, references), Target(points, row.reasons)
 
 
 TargetedEdits = ExpertEdits | DistilledEdits
@@ -121,7 +149,7 @@ class AnswerTrainingTask:
             splits: Edits with their targets, by split.
         """
         self.model, self.splits = model, splits
-        self.units = {split: list(_units(edits, rows_per_edit(model.settings))) for split, edits in splits.items()}
+        self.units = {split: list(_units(edits, model.settings)) for split, edits in splits.items()}
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return [ParameterGroup([parameter for parameter in self.model.parameters() if parameter.requires_grad], 1.0)]
@@ -165,7 +193,8 @@ class AnswerTrainingTask:
         return {"loss": sums["nats"] / sums["tokens"], "accuracy": sums["right"] / sums["tokens"]}
 
 
-def _units(edits: TargetedEdits, rows: int) -> Iterator[RowOrigin]:
+def _units(edits: TargetedEdits, settings: EditScoreSettings) -> Iterator[RowOrigin]:
     for group, (_, count) in enumerate(edits.names()):
         for edit in range(count):
+            rows = rows_per_edit(settings, edits.questions(group, edit))
             yield from (RowOrigin(group, edit, row) for row in range(rows))

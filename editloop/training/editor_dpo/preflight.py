@@ -4,8 +4,8 @@ from pathlib import Path
 
 from editloop.datasets.preference_groups import read_groups
 from editloop.datasets.splits import Split
-from editloop.models.editors.instruction_check import check_instructions
 from editloop.models.editors.opening import outline_editor
+from editloop.models.editors.task_check import AskedTask, check_tasks
 from editloop.progress import track
 from editloop.training.editor_dpo.pairs import check_pairs, read_ordered_pairs, working_size
 from editloop.training.editor_dpo.settings import DpoSettings
@@ -23,8 +23,8 @@ def check_training(dataset: Path, editor: Path, settings: DpoSettings) -> dict[s
         Numbers of the train split: `pairs` to learn from, `ties` and `uncertain` pairs that are left out.
 
     Raises:
-        EditLoopError: A split has no ordered pair, the editor cannot take an instruction, no layer has an adapter
-            target's name, or edits are much smaller than the editor works at.
+        EditLoopError: A split has no ordered pair, the editor cannot take a task, no layer has an adapter target's
+            name, or edits are much smaller than the editor works at.
     """
     splits: tuple[Split, ...] = ("train", "validation")
     counts = {split: read_ordered_pairs(dataset, split, settings.least_confidence)[1] for split in splits}
@@ -34,8 +34,11 @@ def check_training(dataset: Path, editor: Path, settings: DpoSettings) -> dict[s
         outline.adapter_layers(settings.targets or None)
     for split in splits:
         groups = read_groups(dataset, split, targets=False)
-        check_instructions(outline, groups.instructions())
-        for task, source, edits in track(groups.picture_sizes(), f"sizes of {split}", len(groups)):
-            working_size(outline, task, source, edits, settings.area)
+        asked = []
+        sizes_of_groups = track(groups.picture_sizes(), f"sizes of {split}", len(groups))
+        for (task, instruction), sizes in zip(groups.instructions(), sizes_of_groups, strict=True):
+            asked.append(AskedTask(task, instruction, len(sizes.references)))
+            working_size(outline, task, sizes.source, sizes.edits, settings.area)
+        check_tasks(outline, asked)
     train = counts["train"]
     return {"pairs": train.ordered, "ties": train.ties, "uncertain": train.uncertain}

@@ -15,6 +15,7 @@ from editloop.data.picture_file import png_bytes
 from editloop.models.editors.candidates import noise_seed
 from editloop.models.editors.protocol import Editor
 from editloop.models.editors.sampling import edit, working_picture
+from editloop.models.editors.sources import working_references
 from editloop.pages.contact_sheet import contact_sheet
 from editloop.training.distributed import end_rank, start_rank
 from editloop.training.editor_dpo.page import SHEET
@@ -38,16 +39,17 @@ def write_sheet(path: Path, editor: Editor, task: PairTrainingTask) -> None:
     groups = [task.group(pair) for pair in pairs]
     instructions = [group.instruction for group in groups]
     sources = [working_picture(editor, Image.fromarray(group.source)) for group in groups]
+    references = [working_references(editor, group.references) for group in groups]
     seeds = [noise_seed(settings.training.seed, group.task_id, 0) for group in groups]
     with editor.base():
-        base = edit(editor, instructions, sources, seeds=seeds, steps=settings.sheet_steps)
-    tuned = edit(editor, instructions, sources, seeds=seeds, steps=settings.sheet_steps)
+        base = edit(editor, instructions, sources, seeds=seeds, references=references, steps=settings.sheet_steps)
+    tuned = edit(editor, instructions, sources, seeds=seeds, references=references, steps=settings.sheet_steps)
     preferred, rejected = (
         [group.edits[group.candidates.index(name)] for group, name in zip(groups, names, strict=True)]
         for names in ([pair.preferred for pair in pairs], [pair.rejected for pair in pairs])
     )
     columns = {"source": sources, "preferred": preferred, "rejected": rejected, "base": base, "tuned": tuned}
-    write_file(path, png_bytes(contact_sheet(instructions, columns)))
+    write_file(path, png_bytes(contact_sheet(instructions, columns, references=[group.references for group in groups])))
 
 
 def main(job: DpoJob) -> None:

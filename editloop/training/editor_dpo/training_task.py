@@ -16,6 +16,7 @@ from editloop.data.picture_size import resampled
 from editloop.datasets.preference_groups import PreferenceGroup, PreferenceGroups, read_groups
 from editloop.datasets.splits import Split as DatasetSplit
 from editloop.models.editors.protocol import Conditioning, Editor
+from editloop.models.editors.sources import encode_tasks, working_references
 from editloop.training.distributed import step_seed
 from editloop.training.editor_dpo.pair_loss import dpo_loss, implicit_margin, ordered_share
 from editloop.training.editor_dpo.pairs import OrderedPair, read_ordered_pairs, sample_pairs, working_size
@@ -35,7 +36,8 @@ from editloop.training.training_task import Batch, Split
 PREFERRED, REJECTED = "preferred", "rejected"
 """Names of a unit's pictures."""
 SIZE, LATENTS = "size", "latents"
-"""Names under which a stored task has its size, beside the parts of the conditioning, and a stored edit its latents."""
+"""Names under which a stored task has the sizes of source and references, (1 + references, 2), beside the parts of the
+conditioning, and a stored edit its latents."""
 TRAINING_PAIRS = "_train"
 """End of the names of figures that are measured on pairs of the training, beside those on held-out pairs."""
 
@@ -125,12 +127,12 @@ class PairTrainingTask(FlowTrainingTask):
     def encoded(self, split: Split, unit: int) -> EncodedUnit:
         pair = self.pairs[split][unit]
         parts = dict(self.store.get(self._key(pair.task)))
-        height, width = parts.pop(SIZE)[0].tolist()
+        size, *references = ((height, width) for height, width in parts.pop(SIZE).tolist())
         latents = {
             name: self.store.get(self._key(pair.task, edit))[LATENTS]
             for name, edit in ((PREFERRED, pair.preferred), (REJECTED, pair.rejected))
         }
-        return EncodedUnit(latents, Conditioning((height, width), parts))
+        return EncodedUnit(latents, Conditioning(size, parts, tuple(references)))
 
     def loss(self, engine: Any, batch: Batch) -> Tensor:
         """Return the mean loss over the batch's pairs. A pair's noise depends on the step and the pair alone.
@@ -227,16 +229,18 @@ class PairTrainingTask(FlowTrainingTask):
     def _encode(self, group: PreferenceGroup, edits: Sequence[str]) -> None:
         """Encode a task and some of its edits."""
         pictures = [group.edits[group.candidates.index(edit)] for edit in edits]
-        source, *sizes = ((picture.shape[0], picture.shape[1]) for picture in (group.source, *pictures))
-        size = working_size(self.editor, group.task_id, source, sizes, self.settings.area)
-        condition = self.editor.encode([group.instruction], resampled(group.source, size)[None]).to("cpu", self.dtype)
+        source_size, *sizes = ((picture.shape[0], picture.shape[1]) for picture in (group.source, *pictures))
+        size = working_size(self.editor, group.task_id, source_size, sizes, self.settings.area)
+        references = working_references(self.editor, group.references, self.settings.area)
+        source = resampled(group.source, size)
+        condition = encode_tasks(self.editor, [group.instruction], [source], [references]).to("cpu", self.dtype)
         most = self.settings.training.micro_batch or self.settings.training.batch
         for start in range(0, len(edits), most):
             batch = np.stack([resampled(picture, size) for picture in pictures[start : start + most]])
             latents = self.editor.latents(batch).to("cpu", self.dtype)
             for index, edit in enumerate(edits[start : start + most]):
                 self.store.add(self._key(group.task_id, edit), {LATENTS: latents[index : index + 1].clone()})
-        self.store.add(self._key(group.task_id), condition.parts | {SIZE: torch.tensor([size])})
+        self.store.add(self._key(group.task_id), condition.parts | {SIZE: torch.tensor([size, *condition.references])})
 
     def _is_stored(self, task: str, edits: Iterable[str]) -> bool:
         return all(self._key(task, edit) in self.store for edit in edits) and self._key(task) in self.store

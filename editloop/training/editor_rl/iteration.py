@@ -19,6 +19,7 @@ from torch import Tensor
 
 from editloop.errors import EditLoopError
 from editloop.models.editors.protocol import Editor, join_conditions
+from editloop.models.editors.sources import SourceSizes
 from editloop.models.judge_protocol import EditGroup
 from editloop.training.distributed import StopRequest, all_reduce_sum
 from editloop.training.editor_rl.advantages import (
@@ -215,17 +216,17 @@ class Iteration:
                 edits = decode_rollout(self.editor, rollout, settings.micro_batch)
                 rows, parts = [self.prompts.rows[task] for task in tasks], slices(len(edits), settings.members)
                 groups = [
-                    EditGroup(row.instruction, encoded_task.source, list(edits[part]), row.id)
-                    for row, encoded_task, part in zip(rows, encoded_tasks, parts, strict=True)
+                    EditGroup(row.instruction, task.source, list(edits[part]), row.id, task.references)
+                    for row, task, part in zip(rows, encoded_tasks, parts, strict=True)
                 ]
                 sampled.append((rollout, self.reward_judges.ask(groups)))
         return sampled
 
     def _parts(self, tasks: list[int]) -> list[list[int]]:
-        """Return the tasks in about `chunks` parts, each of one size."""
-        by_size: dict[tuple[int, int], list[int]] = {}
+        """Return the tasks in about `chunks` parts, each of one size of the source and of each reference."""
+        by_size: dict[SourceSizes, list[int]] = {}
         for task in tasks:
-            by_size.setdefault(self.prompts.sizes[task], []).append(task)
+            by_size.setdefault(self.prompts.source_sizes[task], []).append(task)
         most = math.ceil(len(tasks) / self.settings.chunks)
         return [group[part] for group in by_size.values() for part in slices(len(group), most)]
 

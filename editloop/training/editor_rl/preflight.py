@@ -10,12 +10,14 @@ from editloop.evaluation.editors import ORACLE
 from editloop.json_file import read_json_record
 from editloop.models.edit_reward.model import SETTINGS as REWARD_SETTINGS
 from editloop.models.edit_reward.settings import RewardSettings
-from editloop.models.editors.instruction_check import check_instructions
+from editloop.models.edit_score.checkpoints import SETTINGS as SCORE_SETTINGS
+from editloop.models.edit_score.settings import EditScoreSettings
 from editloop.models.editors.opening import outline_editor
+from editloop.models.editors.sources import working_sizes
+from editloop.models.editors.task_check import check_rows
 from editloop.scoring.opening import find_local, is_served, open_judge
-from editloop.training.editor_rl.prompts import working_sizes
 from editloop.training.editor_rl.reward_source import RewardSource
-from editloop.training.editor_rl.scoring import check_size, check_targets, teaching_watcher
+from editloop.training.editor_rl.scoring import check_judge_reads, check_size, check_targets, teaching_watcher
 from editloop.training.editor_rl.settings import RlSettings
 
 
@@ -40,23 +42,28 @@ def check_job(
         processes: Number of ranks.
 
     Raises:
-        EditLoopError: There are fewer tasks than processes, the editor cannot take an instruction, no layer has an
-            adapter target's name, images have another size than the reward model was trained on, or a judge cannot
-            watch (`check_watcher`).
+        EditLoopError: There are fewer tasks than processes, the editor cannot take a task, the judge does not read
+            reference images that tasks have, no layer has an adapter target's name, images have another size than the
+            reward model was trained on, or a judge cannot watch (`check_watcher`).
     """
     if len(practised) < processes:
         raise EditLoopError(
             f"{len(practised)} tasks to practise for {processes} processes: each needs one. Give more tasks."
         )
     outline = outline_editor(editor)
-    check_instructions(outline, ((row.id, row.instruction) for row in (*practised, *held_out)))
+    check_rows(outline, [*practised, *held_out])
     if settings.adapter is not None:
         outline.adapter_layers(settings.targets or None)
     settings_file = reward_source.folder / REWARD_SETTINGS
     if settings_file.is_file():
         reward = read_json_record(settings_file, RewardSettings, RESTORE)
-        for size in {*working_sizes(practised, outline, settings.area), *working_sizes(held_out, outline)}:
-            check_size(reward_source.name, reward, size)
+        for sizes in {*working_sizes(practised, outline, settings.area), *working_sizes(held_out, outline)}:
+            check_size(reward_source.name, reward, sizes.source)
+        check_judge_reads(reward_source.name, reward.order != "paired", [*practised, *held_out])
+    score_file = reward_source.folder / SCORE_SETTINGS
+    if score_file.is_file():
+        pictures = EditScoreSettings.model_validate_json(score_file.read_text()).pictures
+        check_judge_reads(reward_source.name, pictures != "paired", [*practised, *held_out])
     for address in watch:
         check_watcher(address, held_out, reward_source)
 

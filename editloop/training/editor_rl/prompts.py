@@ -8,15 +8,15 @@ import torch
 from numpy.typing import NDArray
 
 from editloop.data.edits_file import EditRow
-from editloop.data.picture_file import load_image, upright_size
+from editloop.data.picture_file import load_image
 from editloop.data.picture_size import resampled
 from editloop.models.editors.protocol import Conditioning, Editor
-from editloop.models.editors.settings import Size
+from editloop.models.editors.sources import References, encode_tasks, working_sizes
 from editloop.models.judge_protocol import Picture
 from editloop.training.encoding_store import EncodingStore, encoding_key
 
-SOURCE = "picture"
-"""Name under which a task's source is stored with the parts of its encoding."""
+SOURCE, REFERENCE = "picture", "reference-{number}"
+"""Names under which a task's source and its references, from 0, are stored with the parts of its encoding."""
 
 
 class EncodedTask(NamedTuple):
@@ -26,6 +26,8 @@ class EncodedTask(NamedTuple):
     """uint8 (height, width, 3), at the size that the editor is trained at."""
     condition: Conditioning
     """One row, on the CPU."""
+    references: References = ()
+    """The reference images, each at the size that the editor is trained at for it."""
 
 
 class Prompts:
@@ -52,7 +54,8 @@ class Prompts:
             dtype: Type in which encodings are kept; None for that in which they were computed.
         """
         self.rows, self.editor, self.store, self.seed, self.dtype = rows, editor, store, seed, dtype
-        self.sizes = working_sizes(rows, editor, area)
+        self.source_sizes = working_sizes(rows, editor, area)
+        """Sizes of each task's source images. Tasks of equal ones may be in one part."""
         self.encodings = 0
         """Number of encodings made so far by this rank."""
         self._keys: dict[int, str] = {}
@@ -76,7 +79,7 @@ class Prompts:
         """Encode the tasks that no rank has encoded yet. Text encoders and codec come to the device once for all.
 
         Args:
-            parts: Groups of tasks, each of one size.
+            parts: Groups of tasks, each of one `source_sizes`.
             most: Largest number of tasks that are encoded together.
         """
         if all(self._key(task) in self.store for part in parts for task in part):
@@ -96,31 +99,33 @@ class Prompts:
         encoded = []
         for task in tasks:
             tensors = dict(self.store.get(self._key(task)))
-            source = tensors.pop(SOURCE).numpy()
-            encoded.append(EncodedTask(source, Conditioning(self.sizes[task], tensors)))
+            source, sizes = tensors.pop(SOURCE).numpy(), self.source_sizes[task]
+            references = [
+                tensors.pop(REFERENCE.format(number=number)).numpy() for number in range(len(sizes.references))
+            ]
+            condition = Conditioning(sizes.source, tensors, sizes.references)
+            encoded.append(EncodedTask(source, condition, references))
         return encoded
 
     def _encode(self, tasks: Sequence[int]) -> None:
-        sources = np.stack([resampled(load_image(self.rows[task].source), self.sizes[task]) for task in tasks])
-        encoded = self.editor.encode([self.rows[task].instruction for task in tasks], sources).to("cpu", self.dtype)
+        rows, sizes = [self.rows[task] for task in tasks], [self.source_sizes[task] for task in tasks]
+        sources = [resampled(load_image(row.source), size.source) for row, size in zip(rows, sizes, strict=True)]
+        references = [
+            [resampled(load_image(path), size) for path, size in zip(row.references, each.references, strict=True)]
+            for row, each in zip(rows, sizes, strict=True)
+        ]
+        encoded = encode_tasks(self.editor, [row.instruction for row in rows], sources, references)
+        encoded = encoded.to("cpu", self.dtype)
         self.encodings += len(tasks)
         for index, task in enumerate(tasks):
-            parts = encoded.select(torch.tensor([index])).parts
-            self.store.add(self._key(task), parts | {SOURCE: torch.from_numpy(sources[index].copy())})
+            pictures = {SOURCE: sources[index]}
+            pictures |= {REFERENCE.format(number=k): picture for k, picture in enumerate(references[index])}
+            shown = {name: torch.from_numpy(picture.copy()) for name, picture in pictures.items()}
+            self.store.add(self._key(task), encoded.select(torch.tensor([index])).parts | shown)
 
     def _key(self, task: int) -> str:
         if task not in self._keys:
-            row = self.rows[task]
-            self._keys[task] = encoding_key(row.instruction, self.sizes[task], [row.source])
+            row, sizes = self.rows[task], self.source_sizes[task]
+            pictures = [row.source, *row.references]
+            self._keys[task] = encoding_key(row.instruction, sizes.source, pictures, sizes.references)
         return self._keys[task]
-
-
-def working_sizes(rows: Sequence[EditRow], editor: Editor, area: int | None = None) -> list[Size]:
-    """Return the (height, width) at which the editor works on each task.
-
-    Args:
-        rows: The tasks.
-        editor: The editor.
-        area: As in `Editor.size_for`.
-    """
-    return [editor.size_for(*upright_size(row.source), area) for row in rows]

@@ -24,7 +24,15 @@ from editloop.evaluation.editors import ORACLE
 from editloop.evaluation.oracle import oracle
 from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.editors.settings import Size
-from editloop.models.judge_protocol import AxisScore, EditGroup, Judge, JudgeUnavailableError, Score, StaleJudgeError
+from editloop.models.judge_protocol import (
+    AxisScore,
+    EditGroup,
+    Judge,
+    JudgeUnavailableError,
+    Score,
+    StaleJudgeError,
+    takes_references,
+)
 from editloop.scoring.opening import is_served, open_judge
 from editloop.scoring.validation import validate_scores
 
@@ -75,6 +83,8 @@ class OracleJudge:
     """The oracle as a judge, for tasks with targets. It serves as the control of experiments."""
 
     name = version = "oracle"
+    takes_references = True
+    """It knows the right result, whatever it was made from."""
     axes = ("instruction_following", "visual_quality")
 
     def __init__(self, rows: Sequence[EditRow]):
@@ -182,7 +192,8 @@ def open_reward_judges(
         patience: Seconds to wait for an unavailable judge.
 
     Raises:
-        EditLoopError: A judge cannot be opened, was trained on images of another size, or lacks targets.
+        EditLoopError: A judge cannot be opened, was trained on images of another size, does not read reference images
+            that tasks have, or lacks targets.
     """
     judges: dict[str, Judge] = {}
     for address in addresses:
@@ -192,9 +203,30 @@ def open_reward_judges(
                 "address, or edits with targets."
             )
         judges[address] = OracleJudge(rows) if address == ORACLE else open_judge(address)
+        check_judge_reads(address, takes_references(judges[address]), rows)
         for size in set(sizes):
             check_size(address, getattr(getattr(judges[address], "model", None), "settings", None), size)
     return RewardJudges(judges, patience=patience)
+
+
+def check_judge_reads(name: str, reads: bool, rows: Sequence[EditRow]) -> None:
+    """Check that a judge whose scores are the reward reads the reference images of all tasks.
+
+    Args:
+        name: The judge's name or address, for the message.
+        reads: Whether it reads reference images.
+        rows: The tasks.
+
+    Raises:
+        EditLoopError: It does not, and a task has some.
+    """
+    row = next((row for row in rows if row.references), None)
+    if row is not None and not reads:
+        raise EditLoopError(
+            f"reward {name}: it reads one source and one edit, and task {row.id} has {len(row.references)} reference "
+            "image(s), so that it would score another task. Take a judge that reads them (EditReward of order "
+            "`official` or `rubric-first`, EditScore with `pictures: separate`), or leave these tasks out."
+        )
 
 
 def check_targets(rows: Sequence[EditRow]) -> None:

@@ -63,7 +63,8 @@ def write_sheets(
         columns = {"source": [cases[at].source for at in places], "base": [base[at] for at in places]}
         columns |= {"now": [now[at] for at in places]} | ({"wanted": targets} if len(targets) == len(places) else {})
         notes = [_note(judge, before[at], after[at]) for at in places]
-        sheet = contact_sheet([cases[at].instruction for at in places], columns, notes)
+        references = [cases[at].references for at in places]
+        sheet = contact_sheet([cases[at].instruction for at in places], columns, notes, references)
         write_file(folder / file, png_bytes(sheet))
         written[caption] = file
     return written

@@ -23,12 +23,13 @@ from editloop.content import write_json
 from editloop.data.edits_file import EditRow, read_edits
 from editloop.evaluation.editors import split_held_out
 from editloop.models.editors.protocol import Editor
+from editloop.models.editors.sources import working_sizes
 from editloop.training import checkpoint
 from editloop.training.distributed import end_rank, start_rank
 from editloop.training.editor_opening import encoding_dtype, open_encoding_store, open_to_train
 from editloop.training.editor_rl.evaluator import Evaluator
 from editloop.training.editor_rl.loop import Training
-from editloop.training.editor_rl.prompts import Prompts, working_sizes
+from editloop.training.editor_rl.prompts import Prompts
 from editloop.training.editor_rl.scoring import open_reward_judges
 from editloop.training.editor_rl.settings import RlJob, RlSettings
 from editloop.training.engine import put_state
@@ -104,7 +105,7 @@ def main(job: RlJob) -> None:
     practised, held_out = tasks_of(job)
     editor, trained = open_rl_editor(job.editor, job.settings)
     prompts = open_prompts(job, practised, editor)
-    sizes = {*prompts.sizes, *working_sizes(held_out, editor)}
+    sizes = {sizes.source for sizes in (*prompts.source_sizes, *working_sizes(held_out, editor))}
     reward_judges = open_reward_judges(list(job.rewards), practised, sizes, patience=job.settings.judge_patience)
     training = Training(job, editor, trained, prompts, reward_judges)
     first = distributed.get_rank() == 0

@@ -9,12 +9,18 @@ from torch import Tensor, nn
 
 from editloop.data.edits_file import EditRow
 from editloop.data.held_out import hold_out
-from editloop.data.picture_file import load_image, upright_size
+from editloop.data.picture_file import load_image, load_images
 from editloop.data.picture_size import resampled
 from editloop.errors import EditLoopError
 from editloop.models.editors.protocol import Conditioning, Editor
-from editloop.models.editors.sampling import group_by_size, working_picture
-from editloop.models.editors.settings import Size
+from editloop.models.editors.sampling import working_picture
+from editloop.models.editors.sources import (
+    SourceSizes,
+    encode_tasks,
+    group_by_size,
+    working_references,
+    working_sizes,
+)
 from editloop.training.distributed import step_seed
 from editloop.training.editor_sft.settings import SftSettings
 from editloop.training.encoding_store import EncodingStore, encoding_key
@@ -36,7 +42,7 @@ TARGETS = "targets"
 class StoredTask(NamedTuple):
     """Where a task's encoding is found."""
 
-    size: Size
+    sizes: SourceSizes
     key: str
 
 
@@ -92,9 +98,9 @@ class EditTrainingTask(FlowTrainingTask):
                 self._encode(new[start : start + most])
 
     def encoded(self, split: Split, unit: int) -> EncodedUnit:
-        size, key = self._stored(self.splits[split][unit])
+        sizes, key = self._stored(self.splits[split][unit])
         tensors = dict(self.store.get(key))
-        return EncodedUnit({TARGETS: tensors.pop(TARGETS)}, Conditioning(size, tensors))
+        return EncodedUnit({TARGETS: tensors.pop(TARGETS)}, Conditioning(sizes.source, tensors, sizes.references))
 
     def loss(self, engine: Any, batch: Batch) -> Tensor:
         """Return the mean loss over the batch's tasks. Each task's noise depends on the step and the task alone.
@@ -139,14 +145,15 @@ class EditTrainingTask(FlowTrainingTask):
         return flow_matching_loss(velocity, picture, noise)
 
     def _encode(self, rows: Sequence[EditRow]) -> None:
-        sources = [working_picture(self.editor, load_image(row.source), self.settings.area) for row in rows]
-        for size, indices in group_by_size(sources).items():
+        area = self.settings.area
+        sources = [working_picture(self.editor, load_image(row.source), area) for row in rows]
+        references = [working_references(self.editor, load_images(row.references), area) for row in rows]
+        for sizes, indices in group_by_size(sources, references).items():
             chosen = [rows[index] for index in indices]
-            targets = np.stack([resampled(load_image(_target(row)), size) for row in chosen])
+            targets = np.stack([resampled(load_image(_target(row)), sizes.source) for row in chosen])
             latents = self.editor.latents(targets).to("cpu", self.dtype)
-            condition = self.editor.encode(
-                [row.instruction for row in chosen], np.stack([sources[at] for at in indices])
-            )
+            instructions, shown = [row.instruction for row in chosen], [sources[at] for at in indices]
+            condition = encode_tasks(self.editor, instructions, shown, [references[at] for at in indices])
             condition = condition.to("cpu", self.dtype)
             for index, row in enumerate(chosen):
                 parts = condition.select(torch.tensor([index])).parts
@@ -155,9 +162,10 @@ class EditTrainingTask(FlowTrainingTask):
 
     def _stored(self, row: EditRow) -> StoredTask:
         if row.id not in self._stored_tasks:
-            size = self.editor.size_for(*upright_size(row.source), self.settings.area)
-            key = encoding_key(row.instruction, size, [row.source, _target(row)])
-            self._stored_tasks[row.id] = StoredTask(size, key)
+            (sizes,) = working_sizes([row], self.editor, self.settings.area)
+            pictures = [row.source, _target(row), *row.references]
+            key = encoding_key(row.instruction, sizes.source, pictures, sizes.references)
+            self._stored_tasks[row.id] = StoredTask(sizes, key)
         return self._stored_tasks[row.id]
 
 
