@@ -15,7 +15,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 
 TYPES = $(BIN)/mypy
 test test-all: TYPES = $(BIN)/python -m tests.typing_share
 
-.PHONY: setup demo check test test-pythons test-all lint style types generate bench mutants debian chromium postgresql
+.PHONY: setup demo check test test-pythons test-all lint style types generate bench chaos mutants debian chromium postgresql
 
 # The last line migrates the services' empty databases once, for every first start to copy; it is quick when they are there.
 setup:
@@ -78,6 +78,10 @@ test-all: debian lint
 
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.performance.bench
+
+# The loop broken at random moments and called again (docs/tests.md).
+chaos: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos
 
 # One-token mistakes in the maths and decision modules: 90 % must make a test fail (docs/mutation-checks.md).
 mutants: setup

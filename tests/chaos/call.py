@@ -104,25 +104,21 @@ class DemoCall:
 
     def workers(self) -> list[psutil.Process]:
         """The processes of the steps and ranks that run now, in the order of their start."""
-        found: list[psutil.Process] = []
+        warm = self.warm_worker()
+        if warm is None:
+            return []
         try:
-            children = psutil.Process(self.process.pid).children(recursive=True)
+            return sorted(warm.children(recursive=True), key=psutil.Process.create_time)
         except psutil.NoSuchProcess:
             return []
-        for child in children:
-            try:
-                if WORKER in child.cmdline():
-                    found.append(child)
-            except psutil.Error:
-                continue
-        return sorted(found, key=lambda process: process.pid)[1:]  # the first is the warm worker itself
 
     def warm_worker(self) -> psutil.Process | None:
         """The process that steps are forked from."""
-        for child in psutil.Process(self.process.pid).children():
-            if WORKER in child.cmdline():
-                return child
-        return None
+        try:
+            children = psutil.Process(self.process.pid).children()
+            return next((child for child in children if WORKER in child.cmdline()), None)
+        except psutil.Error:
+            return None
 
     def service_processes(self, name: str) -> list[psutil.Process]:
         """The processes of one of the demo's services.

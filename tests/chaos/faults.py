@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 
 import psutil
@@ -27,6 +26,8 @@ class Fault:
     apply: Callable[[DemoCall, Random], None]
     stages: tuple[str, ...] = ()
     """The stages in which it makes sense; empty for all."""
+    needs_own_disk: bool = False
+    """Whether it would harm others where the folder is not on a disk of its own."""
 
 
 class FaultError(Exception):
@@ -131,7 +132,7 @@ def cut_the_newest_files(call: DemoCall, chance: Random) -> None:
 
 
 def fill_the_disk(call: DemoCall, chance: Random) -> None:
-    """Leave no room on the disk until the call ends. Needs a disk of its own: `DISK` names its size in the table."""
+    """Leave no room on the disk until the call ends."""
     filler = call.out.parent / "filler"
     free = psutil.disk_usage(str(call.out.parent)).free
     with filler.open("wb") as stream:
@@ -158,5 +159,5 @@ FAULTS = (
     Fault("a second call", call_it_a_second_time),
     Fault("a reconciler beside it", reconcile_beside_it, ("answers", "collect", "reward", "editor_rl")),
     Fault("a power failure", cut_the_newest_files, ("candidates", "collect", "dataset", "reward", "editor_rl")),
-    Fault("a full disk", fill_the_disk),
+    Fault("a full disk", fill_the_disk, needs_own_disk=True),
 )
