@@ -6,6 +6,7 @@ Import this module only where it is called: loading DVC takes a second. DVC read
 
 import io
 import logging
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import colorama
+from colorama import initialise
 from configobj import ConfigObj
 from dvc.config import Config
 from dvc.fs import download
@@ -35,8 +36,13 @@ LOGGERS = ("dvc", "dvc_data", "dvc_objects")
 
 
 def _quiet() -> None:
-    """Undo what importing DVC does to the process: printing log handlers, a wrapped standard output, progress bars."""
-    colorama.deinit()
+    """Undo what importing DVC does to the process: printing log handlers, a wrapped standard output, progress bars.
+
+    colorama's own `deinit` would bring back the output of the time when it was first wrapped, whatever it is now.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is getattr(initialise, f"wrapped_{name}"):
+            setattr(sys, name, getattr(initialise, f"orig_{name}"))
     for name in LOGGERS:
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = False

@@ -289,3 +289,11 @@ def test_a_commit_leaves_nothing_behind(
     assert dict(os.environ) == environment
     assert capfd.readouterr() == ("", "")
     assert not [handler for handler in logging.getLogger("dvc").handlers if isinstance(handler, LoggerHandler)]
+
+
+@pytest.mark.parametrize("before", ["", "import colorama; colorama.init(); ", "import dvc.logger, dvc.cli; "])
+def test_dvc_leaves_the_standard_output_as_it_is(before: str) -> None:
+    """Also where colorama wrapped another one before, as in a program that loaded DVC for itself."""
+    loading = "import editloop.datasets.dvc_store; assert sys.stdout is out, sys.stdout; print('printed')"
+    code = f"import io, sys; {before}out = sys.stdout = io.StringIO(); {loading}; assert out.getvalue() == 'printed\\n'"
+    subprocess.run([sys.executable, "-c", code], check=True)
