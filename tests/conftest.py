@@ -1,6 +1,7 @@
 """Fixtures that every kind of test may use: real services, one start a session, and a small folder of candidates."""
 
 import os
+import socketserver
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import patch
@@ -44,6 +45,13 @@ os.environ |= {  # webhooks of the tests' services reach this machine, which bot
 }
 
 EDITORS = ("careful-editor", "hasty-editor", "copying-editor", "noisy-editor")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_servers() -> Iterator[None]:
+    """A client that leaves early gives no traceback of a test's server on stderr, where another test would read it."""
+    with patch.object(socketserver.BaseServer, "handle_error", lambda *_: None):
+        yield
 
 
 @pytest.fixture(scope="session")
