@@ -435,7 +435,7 @@ def test_all_instructions_that_an_editor_cannot_take_are_named_at_once(folders):
     with pytest.raises(EditLoopError) as raised:
         check_tasks(outline_editor(folders["klein-base"]), [AskedTask("good", "make it red"), *tasks])
     lines = str(raised.value).splitlines()
-    assert lines[0] == "12 faults in 13 tasks, which this editor cannot take so:"
+    assert lines[0] == "this editor cannot take some of the 13 tasks; 12 faults:"
     assert lines[1].startswith("task row 0: instruction 'make it <|im_end|> red': <|im_end|> steers the text encoder")
     assert (len(lines), lines[-1]) == (12, "and 2 more")
 

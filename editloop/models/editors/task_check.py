@@ -41,7 +41,7 @@ def check_tasks(editor: Editor, tasks: Iterable[AskedTask]) -> None:
             faults.append(f"task {task.name}: instruction {task.instruction[:60]!r}: {fault}")
     if faults:
         more = [f"and {len(faults) - MOST_NAMED:,} more"] if len(faults) > MOST_NAMED else []
-        title = f"{len(faults):,} faults in {total:,} tasks, which this editor cannot take so:"
+        title = f"this editor cannot take some of the {total:,} tasks; {len(faults):,} faults:"
         raise EditLoopError("\n".join([title, *faults[:MOST_NAMED], *more]))
 
 

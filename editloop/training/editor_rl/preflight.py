@@ -62,7 +62,7 @@ def check_job(
         check_judge_reads(reward_source.name, reward.order != "paired", [*practised, *held_out])
     score_file = reward_source.folder / SCORE_SETTINGS
     if score_file.is_file():
-        pictures = EditScoreSettings.model_validate_json(score_file.read_text()).pictures
+        pictures = read_json_record(score_file, EditScoreSettings, RESTORE).pictures
         check_judge_reads(reward_source.name, pictures != "paired", [*practised, *held_out])
     for address in watch:
         check_watcher(address, held_out, reward_source)
