@@ -213,8 +213,7 @@ def _check_stored(version: "ModelVersion", sha256: str) -> None:
     """Compare the registry's own copy with what was registered, even where the cache holds a good copy."""
     import mlflow
 
-    cache = tracking.TrackingSettings().cache / "models" / sha256
-    if not cache.exists():
+    if not registry.cached_folder(version).exists():
         return  # fetch_version downloads and compares it next
     address = f"models:/{version.name}/{version.version}"
     with tempfile.TemporaryDirectory() as temporary:

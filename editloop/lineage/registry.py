@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from editloop.content import read_manifest
+from editloop.content import MANIFEST, read_manifest, sha256_file
 from editloop.errors import EditLoopError
 from editloop.lineage.signing import SignatureError, sign_folder, verify_folder
 from editloop.lineage.tracking import TrackingSettings, all_pages, client, find_experiment, quoted
@@ -219,7 +219,7 @@ def require_model(model: str) -> Path:
 def fetch_version(version: "ModelVersion") -> Path:
     """Return the folder of a registered version, after checking its content and signature.
 
-    The folder is kept in the cache. A cached one is checked too.
+    The folder is kept in the cache. A cached one is checked too, and fetched again where it was damaged.
 
     Args:
         version: The version (MLflow's ModelVersion).
@@ -234,11 +234,11 @@ def fetch_version(version: "ModelVersion") -> Path:
     sha256 = version.tags.get("editloop.sha256")
     if not sha256:
         raise EditLoopError(f"{address} has no tag editloop.sha256; register it again.")
-    target: Path = TrackingSettings().cache / "models" / sha256
+    target = cached_folder(version)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{sha256}.") as temporary:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         folder = target
-        if target.exists() and not _is_intact(target, sha256):
+        if target.exists() and not _is_intact(target):
             LOG.warning("%s: the copy in the cache was damaged (%s); it is fetched again.", address, target)
             shutil.rmtree(target)
         if not target.exists():
@@ -251,6 +251,33 @@ def fetch_version(version: "ModelVersion") -> Path:
         if not target.exists():
             folder.rename(target)
     return target
+
+
+def cached_folder(version: "ModelVersion") -> Path:
+    """Return where the cache keeps the folder of a registered version, whether or not it is there.
+
+    The sha256 of the version's manifest names it, so versions of the same files with other facts in their manifests,
+    such as one training repeated from another path, do not share a folder: the signature covers the facts too.
+
+    Args:
+        version: The version (MLflow's ModelVersion).
+
+    Raises:
+        EditLoopError: The registry has no manifest of the version.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            path = mlflow.artifacts.download_artifacts(
+                artifact_uri=f"{str(version.source).rstrip('/')}/{MANIFEST}", dst_path=temporary
+            )
+        except (MlflowException, OSError) as error:
+            raise EditLoopError(
+                f"models:/{version.name}/{version.version}: the registry has no {MANIFEST} of it. Register it again."
+            ) from error
+        return Path(TrackingSettings().cache) / "models" / sha256_file(Path(path))
 
 
 def promotions(name: str) -> list[Promotion]:
@@ -284,10 +311,11 @@ def read_promotion(run: "Run") -> Promotion:
     return Promotion(**tags | {"number": int(tags["number"]), "evidence": evidence, "run_id": run.info.run_id})
 
 
-def _is_intact(folder: Path, sha256: str) -> bool:
-    """Whether a model in the cache is what was registered; one that is not is a disk's fault or somebody's hand."""
+def _is_intact(folder: Path) -> bool:
+    """Whether a model in the cache is what was put there; one that is not is a disk's fault or somebody's hand."""
     try:
-        return bool(read_manifest(folder, check=True)["sha256"] == sha256)
+        read_manifest(folder, check=True)
+        return sha256_file(folder / MANIFEST) == folder.name
     except (EditLoopError, OSError):
         return False
 

@@ -1,6 +1,7 @@
 """The editor_rl stage with a real registry and MLflow: who may teach, and what a person sees of a training."""
 
 import json
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from components.editor_rl.declaration import EditorRlParameters
 from components.editor_rl.stage import run_editor_rl
-from editloop.content import complete_folder, read_manifest
+from editloop.content import complete_folder, read_manifest, write_manifest
 from editloop.errors import EditLoopError
 from editloop.lineage import registry, tracking
 from editloop.lineage.signing import VERIFY_KEY, SignatureError, make_keys
@@ -34,12 +35,23 @@ def champion(mlflow_environment: Services, tmp_path: Path, monkeypatch: pytest.M
     return str(read_manifest(SHIPPED)["sha256"])
 
 
-def register(name: str) -> str:
-    """Register the shipped reward model under a name; its version."""
+def register(name: str, folder: Path = SHIPPED) -> str:
+    """Register a reward model, by default the shipped one, under a name; its version."""
     with tracking.stage_run("reward", "train-reward", name, {}, {}) as run:
-        version = registry.register_model(name, SHIPPED, run.run_id, {})
-        run.finish({}, {"output": SHIPPED})
+        version = registry.register_model(name, folder, run.run_id, {})
+        run.finish({}, {"output": folder})
     return version
+
+
+def test_the_cache_tells_versions_of_the_same_files_apart_by_their_facts(champion: str, tmp_path: Path) -> None:
+    repeated = tmp_path / "repeated"
+    shutil.copytree(SHIPPED, repeated)
+    assert write_manifest(repeated, {"preset": "elsewhere/preset.yaml"}) == champion, "the same files"
+    version = register("repeated-training", repeated)
+    first, second = (registry.require_model(model) for model in (REWARD, f"models:/repeated-training/{version}"))
+    assert read_manifest(second)["facts"] == {"preset": "elsewhere/preset.yaml"} != read_manifest(first)["facts"]
+    write_manifest(second, {"preset": "changed by hand"})
+    assert read_manifest(registry.require_model(f"models:/repeated-training/{version}")) == read_manifest(repeated)
 
 
 @pytest.fixture
