@@ -52,7 +52,11 @@ def write_import(
     """
     facts: dict[str, object] = {"imported": rows.path.name}
     with complete_folder(candidates, facts) as folder:
-        images = {image for task in tasks for image in (task.source, *(one.image for one in task.candidates))}
+        images = {
+            image
+            for task in tasks
+            for image in (task.source, *task.references, *(candidate.image for candidate in task.candidates))
+        }
         rows.link_images(folder / "images", images)
         write_file(folder / "tasks.jsonl", "".join(task.model_dump_json(by_alias=True) + "\n" for task in tasks))
         facts |= write_origin(folder, *origin)

@@ -50,6 +50,7 @@ class _Page(NamedTuple):
     task_type: str
     instruction: str
     source: str
+    references: list[str]
     images: dict[str, str]
     """Path of each edit, by its name, in the order of the page."""
     editors: dict[str, str]
@@ -212,6 +213,7 @@ def _page(data: dict[str, Any], mapping: LabelStudioMapping, find_picture: Pictu
         _text(data, mapping.type) if mapping.type else "edit",
         instruction,
         _picture(data, mapping.source, find_picture),
+        [_picture(data, key, find_picture) for key in mapping.references],
         images,
         editors,
     )
@@ -284,10 +286,10 @@ def _created_at(answer: ExportedAnswer) -> str | None:
 def _storer(folder: Path) -> Callable[[_AnswerRow, PictureStore], dict[str, Any]]:
     def store(row: _AnswerRow, pictures: PictureStore) -> dict[str, Any]:
         stored = {}
-        for name, stated in {
-            SOURCE: row.page.source,
-            **{f"edit {n}": path for n, path in row.page.images.items()},
-        }.items():
+        paths = {SOURCE: row.page.source}
+        paths |= {f"reference {number}": path for number, path in enumerate(row.page.references, start=1)}
+        paths |= {f"edit {name}": path for name, path in row.page.images.items()}
+        for name, stated in paths.items():
             picture = pictures.put(stated_path(folder, stated), f"{name} = {printable_json(stated)}")
             stored[name] = [stated, picture.sha256, picture.file_sha256]
         return {**row._asdict(), "page": row.page._asdict(), "pictures": stored}
@@ -304,17 +306,19 @@ def _add_page(edits: RatedEdits, location: str, value: dict[str, Any]) -> dict[s
         if image in first:
             raise ValueError(f"edits {first[image]} and {name} are the same picture")
         first[image] = name
+    references = tuple(pictures[f"reference {number}"][1] for number in range(1, len(page["references"]) + 1))
     return {
         name: edits.add_edit(
             location,
             NamedEdit(
-                page["task"],
-                page["task_type"],
-                page["instruction"],
-                pictures[SOURCE][1],
-                "",
-                pictures[f"edit {name}"][1],
-                page["editors"].get(name, "unknown"),
+                task=page["task"],
+                task_type=page["task_type"],
+                instruction=page["instruction"],
+                source=pictures[SOURCE][1],
+                references=references,
+                candidate="",
+                image=pictures[f"edit {name}"][1],
+                editor=page["editors"].get(name, "unknown"),
             ),
         )
         for name in page["images"]

@@ -26,7 +26,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from annotation.formats.rating_scale import OUR_SCALE, RatingScale, parse_scale
-from editloop.data.vocabulary import AXES, HIGHEST_RATING, LOWEST_RATING, Axis
+from editloop.data.vocabulary import AXES, HIGHEST_RATING, LOWEST_RATING, MOST_REFERENCES, Axis
 from editloop.errors import EditLoopError
 from editloop.settings_file import FrozenModel, read_settings
 
@@ -56,6 +56,8 @@ class LabelStudioMapping(FrozenModel):
     """Key of a task's data with the path of the source picture."""
     instruction: Name
     """Key of the instruction."""
+    references: tuple[Name, ...] = Field(default=(), max_length=MOST_REFERENCES)
+    """Keys of the paths of further images that the instruction speaks of; the first is image 2."""
     task: Name | None = None
     """Key of the team's name of the task."""
     type: Name | None = None
@@ -121,6 +123,7 @@ class LabelStudioMapping(FrozenModel):
     def data_keys(self) -> dict[str, str]:
         """The keys of a task's data that an import needs, by setting."""
         keys = {"source": self.source, "instruction": self.instruction}
+        keys |= {f"references.{number}": key for number, key in enumerate(self.references, start=1)}
         keys |= {f"images.{name}": key for name, key in self.images.items()}
         keys |= {"items.key": self.items.key} if self.items else {}
         keys |= {"task": self.task} if self.task else {}

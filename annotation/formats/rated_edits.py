@@ -1,7 +1,8 @@
 """Tasks, candidates and judgements from rows of elsewhere, which name them in their own way.
 
-A task is its source and its instruction, a candidate is its picture: rows that agree in these are of one task or
-candidate, whatever their names. Names are checked against that, and one judgement is kept of a person and a candidate.
+A task is its source, its references and its instruction, a candidate is its picture: rows that agree in these are of
+one task or candidate, whatever their names. Names are checked against that, and one judgement is kept of a person and a
+candidate.
 """
 
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ class NamedEdit(NamedTuple):
     """The team's name of the edit within its task; "" where it has none."""
     image: str
     editor: str
+    references: tuple[str, ...] = ()
+    """Identities of the reference images, in order."""
 
 
 class GivenRating(NamedTuple):
@@ -75,13 +78,13 @@ class RatedEdits:
         Raises:
             ValueError: It contradicts an earlier row. Nothing is added; the message is a rule for users.
         """
-        key = intern(task_id(edit.source, edit.instruction))
+        key = intern(task_id(edit.source, edit.instruction, edit.references))
         candidate = intern(candidate_id(key, edit.image))
         named = self._task_names.get(edit.task)
         if named and named[0] != key:
             raise ValueError(
-                f"task = {printable_json(edit.task)}: has another source or instruction at {named[1]}; a task has one "
-                "of each"
+                f"task = {printable_json(edit.task)}: has another source, reference or instruction at {named[1]}; "
+                "rows of a task agree in these"
             )
         twin = self._candidate_names.get((key, edit.candidate))
         if twin and twin[0] != candidate:
@@ -101,6 +104,7 @@ class RatedEdits:
                 task_type=edit.task_type,
                 instruction=edit.instruction,
                 source=edit.source,
+                references=edit.references,
             )
         self._candidates.setdefault((key, candidate), (edit.image, edit.editor, location))
         if edit.task:

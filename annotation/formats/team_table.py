@@ -24,12 +24,14 @@ from editloop.data.data_origin import published_path_fault
 from editloop.data.edits_file import LONGEST_INSTRUCTION, printable_json, stated_path
 from editloop.data.row_import import PictureStore, RowImport
 from editloop.data.table_file import Table, TableFault, TableRow, id_fault, number_fault, open_table, parse_number
-from editloop.data.vocabulary import AXES
+from editloop.data.vocabulary import AXES, MOST_REFERENCES
 from editloop.errors import EditLoopError, there_are
 
 FORMAT = "team-table"
 REQUIRED = ("task", "candidate", "source", "instruction", "image", "annotator", *AXES)
-OPTIONAL = ("editor", "type", "position", "seconds", "created_at")
+REFERENCES = tuple(f"reference_{number}" for number in range(1, MOST_REFERENCES + 1))
+"""Columns of the further images that an instruction speaks of: the first is image 2."""
+OPTIONAL = (*REFERENCES, "editor", "type", "position", "seconds", "created_at")
 LONGEST_NAME = 200
 """Characters of a name of a task, candidate, type or editor."""
 PATHS_REMEMBERED = 2**16
@@ -43,7 +45,7 @@ class _TeamRow(NamedTuple):
     names: dict[str, str]
     """Task, type, instruction, candidate and editor."""
     pictures: dict[str, str]
-    """The stated paths of source and image."""
+    """The stated paths of source and image, and of the references in order."""
     rating: list[Any] | None
     """Annotator, ratings, position, seconds and time; None for an edit that is not rated."""
 
@@ -130,7 +132,11 @@ def _checked_row(row: TableRow, scale: RatingScale, path_fault: Callable[[str], 
             fault(column, f"{len(cells[column]):,} characters; at most {LONGEST_NAME}")
     if len(cells["instruction"]) > LONGEST_INSTRUCTION:
         fault("instruction", f"{len(cells['instruction']):,} characters; at most {LONGEST_INSTRUCTION:,}")
-    for column in ("source", "image"):
+    references = [column for column in REFERENCES if cells.get(column)]
+    if skipped := [column for column in REFERENCES[: len(references)] if column not in references]:
+        faults.append(f"{references[-1]}: there is no {skipped[0]}; number the references from 1")
+    pictures = ("source", "image", *references)
+    for column in pictures:
         if cells[column] and (rule := path_fault(cells[column])):
             fault(column, rule)
     rating = _checked_rating(cells, scale, fault) if any(cells[axis] for axis in AXES) else None
@@ -138,7 +144,7 @@ def _checked_row(row: TableRow, scale: RatingScale, path_fault: Callable[[str], 
         return "; ".join(faults)
     names = {column: cells[column] for column in ("task", "instruction", "candidate")}
     names |= {"type": cells.get("type") or "edit", "editor": cells.get("editor") or "unknown"}
-    return _TeamRow(names, {column: cells[column] for column in ("source", "image")}, rating)
+    return _TeamRow(names, {column: cells[column] for column in pictures}, rating)
 
 
 def _checked_rating(cells: dict[str, str], scale: RatingScale, fault: Callable[[str, str], None]) -> list[Any]:
@@ -197,9 +203,16 @@ def _storer(folder: Path) -> Callable[[_TeamRow, PictureStore], list[Any]]:
 def _add_row(
     edits: RatedEdits, location: str, names: dict[str, str], stored: list[list[str]], rating: list[Any] | None
 ) -> None:
-    (_, source, _), (_, image, _) = stored
+    source, image, *references = (identity for _, identity, _ in stored)
     edit = NamedEdit(
-        names["task"], names["type"], names["instruction"], source, names["candidate"], image, names["editor"]
+        task=names["task"],
+        task_type=names["type"],
+        instruction=names["instruction"],
+        source=source,
+        references=tuple(references),
+        candidate=names["candidate"],
+        image=image,
+        editor=names["editor"],
     )
     key = edits.add_edit(location, edit)
     if rating is not None:

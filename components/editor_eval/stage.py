@@ -11,9 +11,10 @@ from PIL import Image
 from components.editor_eval.declaration import EditorEvalParameters
 from editloop.content import complete_folder, read_manifest, sha256_json, write_json
 from editloop.data.edits_file import EditRow, read_edits
-from editloop.data.picture_file import file_picture_sha256, load_image, load_images
+from editloop.data.picture_file import load_image, load_images
 from editloop.data.picture_size import resampled
 from editloop.errors import EditLoopError
+from editloop.evaluation.clusters import clusters_of_rows
 from editloop.evaluation.gates.decision import SuiteMeasurement, decide
 from editloop.evaluation.gates.page import gate_page
 from editloop.evaluation.gates.settings import GateSettings, read_gate
@@ -192,7 +193,7 @@ class _EditorComparison:
             return {"tasks": len(self.rows)}
         scores = {name: np.concatenate(parts) for name, parts in self.scores.items()}
         change = (scores["tuned"] - scores["base"])[:, :1]
-        by_source = sum_by_cluster(change, np.ones_like(change), _clusters(self.rows))
+        by_source = sum_by_cluster(change, np.ones_like(change), clusters_of_rows(self.rows))
         uplift, low, high = ratio_interval(*(totals[:, 0] for totals in by_source), seed=seed)
         return {
             "base": float(scores["base"][:, 0].mean()),
@@ -218,14 +219,10 @@ def _measured(settings: GateSettings, rows: list[EditRow], comparison: _EditorCo
     keys, kinds = tuple(row.id for row in rows), tuple(row.task for row in rows)
     none_missing = np.zeros(len(rows), dtype=bool)
     base, tuned = (
-        Outcomes("right edits", keys, _clusters(rows), kinds, comparison.right(name), none_missing) for name in EDITORS
+        Outcomes("right edits", keys, clusters_of_rows(rows), kinds, comparison.right(name), none_missing)
+        for name in EDITORS
     )
     return [SuiteMeasurement(settings.right_edits, tuned, base)]
-
-
-def _clusters(rows: list[EditRow]) -> tuple[str, ...]:
-    """Return the content of each task's source image: tasks with the same source are not independent."""
-    return tuple(file_picture_sha256(row.source) for row in rows)
 
 
 def _write_pictures(

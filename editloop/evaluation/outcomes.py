@@ -17,7 +17,7 @@ class Outcomes:
     keys: tuple[str, ...]
     """N different names."""
     clusters: tuple[str, ...]
-    """N. Units of one cluster (one source image, one task) are dependent, and are resampled together."""
+    """N. Units of one cluster (which share an image) are dependent, and are resampled together."""
     slices: tuple[str, ...]
     """N task types, so that a gate can examine slices."""
     right: NDArray[np.float64]

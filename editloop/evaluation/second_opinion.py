@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from editloop.data.edits_file import EditRow
-from editloop.data.picture_file import file_picture_sha256, load_images
+from editloop.data.picture_file import load_images
 from editloop.errors import EditLoopError
+from editloop.evaluation.clusters import clusters_of_rows
 from editloop.evaluation.gates.decision import Agreement
 from editloop.evaluation.gates.settings import IndependentJudge
 from editloop.models.judge_protocol import EditGroup, Judge
@@ -60,7 +61,7 @@ class JudgeOpinion:
             reward_sha256: Version of the reward model that trained the editor.
         """
         self.gate_judge, self.judge, self.trained_it = gate_judge, judge, judge.version == reward_sha256
-        self.clusters = tuple(file_picture_sha256(row.source) for row in rows[: gate_judge.tasks])
+        self.clusters = clusters_of_rows(rows[: gate_judge.tasks])
         self.preferences = np.full(len(self.clusters), np.nan)
 
     def observe(self, start: int, rows: Sequence[EditRow], sources: Pictures, base: Pictures, tuned: Pictures) -> None:
@@ -112,7 +113,7 @@ class HumanOpinion:
             )
         judged_rows = [row for row in rows if row.id in preferences]
         self.gate_judge = gate_judge
-        self.clusters = tuple(file_picture_sha256(row.source) for row in judged_rows)
+        self.clusters = clusters_of_rows(judged_rows)
         self.preferences = np.array([preferences[row.id] for row in judged_rows])
 
     def observe(self, start: int, rows: Sequence[EditRow], sources: Pictures, base: Pictures, tuned: Pictures) -> None:

@@ -15,6 +15,8 @@ from annotation.formats.label_studio_import import import_label_studio
 from annotation.formats.label_studio_mapping import LabelStudioMapping, read_mapping
 from annotation.lineage_links import judgement_links
 from editloop.content import read_manifest, sha256_file
+from editloop.data.candidates_folder import read_tasks
+from editloop.data.picture_file import file_picture_sha256
 from editloop.datasets.build import write_dataset
 from editloop.errors import EditLoopError
 from editloop.lineage.chain import Chain
@@ -258,6 +260,29 @@ def test_a_key_of_the_data_that_is_also_a_control_is_told_apart_in_csv(tmp_path:
     (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(settings))
     imported(tmp_path, tmp_path / "export.csv", tmp_path / "mapping.yaml", pictures)
     assert ratings(tmp_path, pictures) == {("0-a", "anna"): (2, 2), ("0-b", "anna"): (4, 4)}
+
+
+def test_the_further_images_of_a_project_come_in_as_references(tmp_path: Path, pictures: Path) -> None:
+    data = {"source": "in/0.png", "second": "in/1.png", "instruction": "Put the dog of image 2 into image 1."}
+    data |= {edit: f"out/0-{edit}.png" for edit in "ab"}
+    row = {**data, "id": 1, "better": "left", "annotator": "anna@team.org", "annotation_id": 5}
+    (tmp_path / "min.json").write_text(json.dumps([row]))
+    settings = {
+        "source": "source",
+        "references": ["second"],
+        "instruction": "instruction",
+        "images": {"left": "a", "right": "b"},
+        "preferences": {"if": "better", "vq": "better"},
+        "ranks": {2: [4, 2]},
+    }
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text(yaml.safe_dump(settings))
+    imported(tmp_path, tmp_path / "min.json", mapping, pictures)
+    (task,) = read_tasks(tmp_path / "c")
+    assert task.references == (file_picture_sha256(pictures / "in/1.png"),)
+    mapping.write_text(yaml.safe_dump(settings | {"references": ["third"]}))
+    with pytest.raises(EditLoopError, match=r"references\.1 = third: no task of min\.json has this key"):
+        import_label_studio(tmp_path / "min.json", mapping, tmp_path / "c2", tmp_path / "j2", images=pictures)
 
 
 def test_a_choice_of_one_of_many_says_of_the_others_what_the_mapping_says(tmp_path: Path, pictures: Path) -> None:

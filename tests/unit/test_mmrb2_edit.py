@@ -116,6 +116,19 @@ def test_a_judge_of_several_sources_is_asked_all_pairs(tmp_path: Path) -> None:
     assert "by_sources" not in one
 
 
+def test_pairs_that_share_a_source_picture_are_one_cluster(damaged: Path) -> None:
+    content = json.loads((damaged / "edit.json").read_text())
+    by_id = {pair["id"]: pair for pair in content["pairs"]}
+    (shared,) = (part for part in by_id["emu-edit_0"]["prompt_content"] if part[0] == "image")
+    prompt = by_id["dreambench_1"]["prompt_content"]
+    prompt[max(place for place, part in enumerate(prompt) if part[0] == "image")] = shared
+    (damaged / "edit.json").write_text(json.dumps(content))
+    suite = open_suite("mmrb2-edit", damaged)
+    clusters = {item.key: item.cluster_name for item in suite.items}
+    assert clusters["dreambench_1"] == clusters["emu-edit_0"]
+    assert len(set(clusters.values())) == len(clusters) - 1
+
+
 def test_a_prompt_of_more_pictures_than_a_task_may_have_is_left_out(damaged: Path) -> None:
     content = json.loads((damaged / "edit.json").read_text())
     prompt = next(pair for pair in content["pairs"] if pair["id"] == "dreambench_1")["prompt_content"]

@@ -151,7 +151,10 @@ FAULTS: dict[str, tuple[Row, str]] = {
     "Windows": ({"image": "out\\0-a.png"}, r'image = "out\\\\0-a.png": a Windows path; write / between folders'),
     "a broken picture": ({"image": "broken.png"}, 'image = "broken.png": not a readable PNG, JPEG'),
     "a second time": ({}, "anna@team.org rates this picture a second time; the first is at .*line 2"),
-    "another source": ({"source": "in/1.png"}, 'task = "kettle-0": has another source or instruction at .*line 2'),
+    "another source": ({"source": "in/1.png"}, 'task = "kettle-0": has another source, reference .*line 2'),
+    "a reference more": ({"reference_1": "in/2.png"}, "has another source, reference or instruction at .*line 2"),
+    "a reference that is not there": ({"reference_1": "in/x.png"}, 'reference_1 = "in/x.png": no such file below'),
+    "no first reference": ({"reference_2": "in/2.png"}, "reference_2: there is no reference_1; number the references"),
     "another picture": ({"image": "out/0-b.png"}, 'candidate = "a": has another picture at .*line 2'),
     "another editor": (
         {"editor": "x", "annotator": "ben"},
@@ -172,6 +175,21 @@ def test_a_bad_row_is_left_out_and_named_or_refused(tmp_path: Path, fault: str) 
     with pytest.raises(EditLoopError, match=rf"1 row with faults; nothing was written\.\n.*line 4: .*{words}"):
         import_team_table(table, tmp_path / "c2", tmp_path / "j2", strict=True)
     assert not (tmp_path / "c2").exists()
+
+
+def test_the_references_of_a_task_come_in_and_tell_tasks_apart(tmp_path: Path) -> None:
+    two = {"reference_1": "in/5.png", "reference_2": "in/6.png"}
+    rows = [row(candidate=candidate) | two for candidate in "ab"]
+    swapped = {"task": "swapped", "reference_1": "in/6.png", "reference_2": "in/5.png"}
+    rows += [row(candidate=candidate) | swapped for candidate in "ab"]
+    assert imported(write(tmp_path / "data", rows), tmp_path) == (4, 2, 4, (), ())
+    five, six = (file_picture_sha256(tmp_path / f"data/in/{number}.png") for number in (5, 6))
+    assert {task.name: task.references for task in read_tasks(tmp_path / "c")} == {
+        "kettle-0": (five, six),
+        "swapped": (six, five),
+    }
+    assert {five, six} <= {image.stem for image in (tmp_path / "c" / "images").iterdir()}
+    assert "in/6.png" in (tmp_path / "j" / SUMS).read_text()
 
 
 def test_all_faults_of_a_row_are_told(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from editloop.data.edits_file import EditRow
-from editloop.data.picture_file import file_picture_sha256
 from editloop.errors import EditLoopError
 from editloop.evaluation.best_of_n.curve import Values
+from editloop.evaluation.clusters import clusters_of_rows
 from editloop.evaluation.editors import ORACLE, HeldOut, judge_scores, oracle_view
 from editloop.models.editors.protocol import Editor
 from editloop.models.judge_protocol import Judge
@@ -26,7 +26,7 @@ class SampledEdits(NamedTuple):
     scores: dict[str, Values]
     """Scores of each judge, (T, M), NaN where missing; `oracle`, its mean of the axes, is among them."""
     clusters: tuple[str, ...]
-    """sha256 of each task's source image."""
+    """Cluster of each task: equal for tasks that share an image."""
 
 
 def sample_edits(
@@ -64,4 +64,4 @@ def sample_edits(
         right[:, number], scores[ORACLE][:, number] = oracle_scores.right, oracle_scores.mean
         for name, judge in judges.items():
             scores[name][:, number] = judge_scores(judge, tasks.cases, edits)
-    return SampledEdits(right, scores, tuple(file_picture_sha256(row.source) for row in rows))
+    return SampledEdits(right, scores, clusters_of_rows(rows))

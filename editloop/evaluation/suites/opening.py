@@ -9,6 +9,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from editloop.content import sha256_json
 from editloop.errors import EditLoopError, there_are
+from editloop.evaluation.clusters import joined_clusters
 from editloop.evaluation.suites.aurora_bench import read_aurora_bench
 from editloop.evaluation.suites.editreward_bench import read_editreward_bench
 from editloop.evaluation.suites.editreward_compass import TIE_BELOW, read_editreward_compass
@@ -136,6 +137,9 @@ def _items_of_labels(name: str, suite_format: SuiteFormat, path: Path) -> list[I
 def _suite(name: str, suite_format: SuiteFormat, items: Sequence[Item]) -> Suite:
     if suite_format.both_orders:
         items = [_in_both_orders(item) for item in items]
+    if any(item.references for item in items):
+        shown = [[item.cluster_name, *(picture.sha256 for picture in item.references)] for item in items]
+        items = [replace(item, cluster=name) for item, name in zip(items, joined_clusters(shown), strict=True)]
     sha256 = sha256_json([name, [_item_content(item) for item in items]])
     return Suite(
         name,
