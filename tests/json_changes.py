@@ -149,23 +149,18 @@ def change_text(text: str, chance: Random) -> str:
         text: The document or the lines.
         chance: Decides what changes.
     """
-    lines = False
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
         try:
-            document, lines = [json.loads(line) for line in text.split("\n") if line.strip()], True
-        except (ValueError, RecursionError):
-            return text
-    try:
+            document, is_lines = json.loads(text), False
+        except ValueError:
+            document, is_lines = [json.loads(line) for line in text.split("\n") if line.strip()], True
         for _ in range(chance.choice((1, 1, 1, 2, 4))):
             document = change(document, chance)
-    except (RecursionError, OverflowError):  # deeper with each change; infinite
+        plain = chance.random() < 0.5
+        rows = document if is_lines and isinstance(document, list) else [document]
+        return "\n".join(json.dumps(row, ensure_ascii=plain) for row in rows)
+    except (ValueError, OverflowError, RecursionError):  # no JSON; a number or a depth that Python does not write
         return text
-    plain = chance.random() < 0.5
-    if lines and isinstance(document, list):
-        return "\n".join(json.dumps(line, ensure_ascii=plain) for line in document)
-    return json.dumps(document, ensure_ascii=plain)
 
 
 def change_bytes(data: bytes, chance: Random) -> bytes:

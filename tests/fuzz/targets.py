@@ -262,12 +262,13 @@ def change_export(data: bytes, chance: Random) -> bytes:
 
 
 def weight_file(header: Any, values: bytes) -> bytes:
-    """Return a safetensors file of a header, as JSON or as a text, and the values after it."""
-    text = (header if isinstance(header, str) else json.dumps(header)).encode(errors="surrogatepass")
+    """Return a safetensors file of a header, given as JSON's value or as bytes, and the values after it."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + values
 
 
 def weights_seeds() -> list[bytes]:
+    """Return files of weights after a byte 0, and indexes of such files after a byte 1."""
     kinds = {"F32": 4, "BF16": 2, "F16": 2, "F64": 8, "I8": 1}
     files = [weight_file({}, b""), weight_file({"__metadata__": {"format": "pt"}}, b"")]
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -279,42 +280,52 @@ def weights_seeds() -> list[bytes]:
         files.append(weight_file(one, bytes(6 * size)))
     scalar = {"a": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}}
     empty = {"a": {"dtype": "F32", "shape": [0, 3], "data_offsets": [0, 0]}}
-    return [*files, weight_file(header, bytes(end)), weight_file(scalar, b"\0\0\x80\x7f"), weight_file(empty, b"")]
+    files += [weight_file(header, bytes(end)), weight_file(scalar, b"\0\0\x80\x7f"), weight_file(empty, b"")]
+    index = {"metadata": {"total_size": 8}, "weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    lost = {"weight_map": {"a": "model-1.safetensors", "b": "model-3.safetensors"}}
+    return [*(b"\0" + file for file in files), *(b"\1" + json.dumps(stated).encode() for stated in (index, lost))]
 
 
 def open_weights(folder: Path) -> tuple[Parse, tuple[type[Exception], ...]]:
     from editloop.errors import EditLoopError
-    from editloop.models.backbones.weight_files import read_tensors, survey_weights
+    from editloop.models.backbones.weight_files import INDEX, read_tensors, survey_weights
 
-    path = folder / "model.safetensors"
+    alone, sharded = folder / "alone", folder / "sharded"
+    alone.mkdir()
+    sharded.mkdir()
+    for number, key in ((1, "a"), (2, "b")):
+        tensor = {key: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+        (sharded / f"model-{number}.safetensors").write_bytes(weight_file(tensor, bytes(4)))
 
     def parse(data: bytes) -> bool:
-        path.write_bytes(data)
-        tensors = survey_weights(folder)
+        model, path = (sharded, sharded / INDEX) if data[:1] == b"\1" else (alone, alone / "model.safetensors")
+        path.write_bytes(data[1:])
+        tensors = survey_weights(model)
         for name, tensor in read_tensors(tensors):
             assert tuple(tensor.shape) == tensors[name].shape
             assert tensor.numel() * tensor.itemsize <= len(data)
+            assert tensors[name].path.parent == model
         return bool(tensors)
 
     return parse, (EditLoopError,)
 
 
 def change_weights(data: bytes, chance: Random) -> bytes:
-    """Change the header's JSON, and its length with it; sometimes its length alone."""
-    if len(data) < 8:
+    """Change a header's JSON, and its length with it; sometimes its length alone. Or an index's JSON."""
+    if data[:1] == b"\1":
+        return data[:1] + change_bytes(data[1:], chance)
+    if len(data) < 9:
         return data
-    (length,) = struct.unpack("<Q", data[:8])
+    (length,) = struct.unpack("<Q", data[1:9])
     if chance.randrange(10) == 0:
-        lie = chance.choice((0, 1, length - 1, length + 1, len(data), len(data) - 8, 2**31, 2**62, 2**64 - 1))
-        return struct.pack("<Q", max(0, lie)) + data[8:]
-    header = data[8 : 8 + min(length, len(data))]
-    return weight_file(change_bytes(header, chance).decode(errors="surrogateescape"), data[8 + len(header) :])
+        lie = chance.choice((0, 1, length - 1, length + 1, len(data), len(data) - 9, 2**31, 2**62, 2**64 - 1))
+        return data[:1] + struct.pack("<Q", lie % 2**64) + data[9:]
+    header, values = data[9 : 9 + length], data[9 + length :]
+    return data[:1] + weight_file(change_bytes(header, chance), values)
 
 
 TARGETS: dict[str, Target] = {
-    "edits": Target(
-        ("editloop.data", "editloop.errors", "editloop.text_file"), edits_seeds, open_edits, change_bytes
-    ),
+    "edits": Target(("editloop.data", "editloop.errors", "editloop.text_file"), edits_seeds, open_edits, change_bytes),
     "answers": Target(("annotation.campaigns",), answers_seeds, open_answers, change_bytes),
     "judge-answers": Target(
         ("editloop.models.edit_score.answers", "editloop.scoring"),
