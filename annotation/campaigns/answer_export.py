@@ -262,8 +262,8 @@ def _iterate_rows(exported: bytes) -> Iterator[Any]:
             raise TruncatedExportError(f"its JSON ends at character {at}") from error
         except RecursionError:
             raise EditLoopError(
-                f"Label Studio's export: too many levels of JSON inside each other at character {at}, in an answer that "
-                "no page gives. Delete that annotation in Label Studio."
+                f"Label Studio's export: too many levels of JSON inside each other at character {at}, in an answer "
+                "that no page gives. Delete that annotation in Label Studio."
             ) from None
         yield row
 

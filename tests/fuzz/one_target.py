@@ -1,8 +1,10 @@
-"""Fuzz one target in this process, until its time is up: `python -m tests.fuzz.one_target NAME FOLDER LIBFUZZER-OPTION...`
+"""Fuzz one target in this process, until its time is up.
 
-An exception that is none of the target's refusals is written down with its input, once for each place of the code that it
-comes from, and the fuzzing goes on. A crash of the interpreter, an input that takes too long and one that takes too much
-memory end the process; libFuzzer writes that input.
+    python -m tests.fuzz.one_target NAME FOLDER LIBFUZZER-OPTION...
+
+An exception that is none of the target's refusals is written down with its input, once for each place of the code that
+it comes from, and the fuzzing goes on. A crash of the interpreter, an input that takes too long and one that takes too
+much memory end the process; libFuzzer writes that input.
 """
 
 import sys

@@ -16,7 +16,7 @@ from tests.json_changes import change_bytes, change_text
 
 ROOT = Path(__file__).parents[2]
 Parse = Callable[[bytes], bool]
-"""Reads an input, and returns whether it is a valid one. A faulty one may instead raise one of the target's refusals."""
+"""Reads an input, and returns whether it is a valid one. For a faulty one it may raise one of the target's refusals."""
 Mutate = Callable[[bytes, Random], bytes]
 IMPORTED_WHOLE = 1000
 """One of so many exports is imported with all that follows, which takes a hundred times as long as to read it."""
