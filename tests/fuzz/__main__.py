@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,9 @@ def fuzz(name: str, seconds: int, folder: Path) -> dict[str, Any]:
             "artifact_prefix": f"{folder}/",
             "print_final_stats": 1,
         }
-        command = [sys.executable, "-m", "tests.fuzz.one_target", name, str(folder)]
-        command += [f"-{option}={value}" for option, value in options.items()]
-        with log.open("wb") as stream:
+        with log.open("wb") as stream, tempfile.TemporaryDirectory(dir=scratch_folder()) as scratch:
+            command = [sys.executable, "-m", "tests.fuzz.one_target", name, str(folder), scratch]
+            command += [f"-{option}={value}" for option, value in options.items()]
             done = subprocess.run([*command, str(corpus), str(seeds)], stdout=stream, stderr=subprocess.STDOUT)
         text = log.read_text(errors="replace")
         counts = EXECUTIONS.findall(text) or SHOWN.findall(text)
@@ -90,15 +91,16 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"targets: {', '.join(TARGETS)}; all without")
     parser.add_argument("--seconds", type=int, default=SECONDS, help="for each target (default: %(default)s)")
     arguments = parser.parse_args()
-    rows = {row["target"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.is_file() else {}
-    for name in (names := select(arguments.names)):
+    crashed: list[str] = []
+    for name in select(arguments.names):
         print(f"{name}: {arguments.seconds} s", flush=True)
-        rows[name] = fuzz(name, arguments.seconds, FOLDER / name)
-        print(f"  {rows[name]['executions']:,} executions, {rows[name]['crashes']} crashes", flush=True)
+        row = fuzz(name, arguments.seconds, FOLDER / name)
+        print(f"  {row['executions']:,} executions, {row['crashes']} crashes", flush=True)
+        crashed += [name] if row["crashes"] else []
+        rows = {row["target"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.is_file() else {}
+        rows[name] = row
         write_json(RESULTS, [rows[target] for target in TARGETS if target in rows])
-    for left in Path(scratch_folder() or "/tmp").glob("editloop-fuzz-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    if crashed := [name for name in names if rows[name]["crashes"]]:
+    if crashed:
         raise SystemExit(f"{', '.join(crashed)}: inputs and tracebacks are in {FOLDER}/NAME.")
 
 

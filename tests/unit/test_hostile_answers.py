@@ -88,7 +88,5 @@ def test_a_task_that_label_studio_does_not_write_is_named(place: tuple[str | int
 
 
 def test_levels_that_python_does_not_read_are_one_line() -> None:
-    with pytest.raises(
-        EditLoopError, match=r"too many levels of JSON inside each other .* Delete that"
-    ):
+    with pytest.raises(EditLoopError, match=r"too many levels of JSON inside each other .* Delete that"):
         read_export(b"[" + b"[" * 5000 + b"]" * 5001)
