@@ -6,9 +6,10 @@ from difflib import get_close_matches
 
 from editloop.addresses import without_secrets
 
-CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 """Control characters other than the end of a line, and those that turn the direction of text around, separate lines, or
-show nothing. Joiners stay: some languages and pictographs need them."""
+show nothing; and halves of surrogate pairs, which no terminal or file takes. Joiners stay: some languages and
+pictographs need them."""
 
 LONGEST_LINE, MOST_LINES = 3000, 300
 """Characters of a line of a message, and its lines; the rest is counted. Who lists all names of a hostile file fills a

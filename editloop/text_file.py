@@ -12,6 +12,8 @@ LARGEST_TEXT = 4 * 2**20
 """Bytes of the largest file that is read as text: far more than a person writes, far less than memory."""
 LARGEST_DATA = 2**30
 """Bytes of the largest file of JSON or text that is read whole."""
+LONGEST_NAME = 255
+"""Bytes of a file's name that file systems take."""
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]")
 """Control characters, apart from tabs and what may end a line or a page."""
 BOM = "\ufeff"
@@ -36,6 +38,18 @@ def path_kind(path: Path) -> str | None:
     """
     mode = path.stat().st_mode
     return None if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "no file")
+
+
+def is_file_name(name: str) -> bool:
+    """Return whether a name from a file can be that of a file in a folder: no path, not too long, nothing odd in it.
+
+    Args:
+        name: The name.
+    """
+    try:
+        return Path(name).name == name and name.isprintable() and len(os.fsencode(name)) <= LONGEST_NAME
+    except ValueError:  # half of a surrogate pair
+        return False
 
 
 def file_bytes(path: Path, largest: int = LARGEST_DATA) -> bytes:

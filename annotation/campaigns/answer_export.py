@@ -1,9 +1,12 @@
 """Label Studio's export of a campaign's project: fetched whole, and parsed a task at a time."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, TypedDict
+from datetime import datetime
+from typing import Annotated, Any, NamedTuple, TypedDict, cast
 
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
 from tenacity import wait_fixed
 
 from annotation.campaigns.campaign import Campaign
@@ -11,9 +14,15 @@ from annotation.campaigns.kept_answers import KeptAnswer, ResultItem
 from annotation.campaigns.label_studio import LabelStudioApi, read_project
 from editloop.errors import EditLoopError
 from editloop.retry import retry_call
+from editloop.settings_file import setting_faults
 from infra.settings import ServiceSettings
 
 EXPORT_TRIES, SECONDS_BETWEEN = 3, 2.0
+DEEPEST_PART = 8
+"""Most levels of values inside each other in what one control says; the controls of a page make three."""
+VALUES_READ = ("choices", "text")
+"""Keys of a control's value that are read: lists of texts."""
+AWARE_TIME: TypeAdapter[datetime] = TypeAdapter(AwareDatetime)
 
 
 class TruncatedExportError(Exception):
@@ -105,19 +114,103 @@ def read_export(data: bytes) -> AnswerExport:
 
     Raises:
         TruncatedExportError: The export is no JSON list or ends too early.
+        EditLoopError: A task is none that Label Studio writes.
     """
-    tasks = (
-        ExportedTask(
-            int(row["id"]),
-            str(row["data"].get("key")),
-            row["annotations"],
-            len(row.get("drafts") or ()),
-            len(row.get("predictions") or ()),
-            int(row["total_annotations"]),
-        )
-        for row in _iterate_rows(data)
+    return AnswerExport(data, tuple(map(_exported_task, _iterate_rows(data))))
+
+
+def _time(text: str) -> str:
+    """Check a time that is kept as it is written."""
+    AWARE_TIME.validate_python(text)
+    datetime.fromisoformat(text)
+    return text
+
+
+Time = Annotated[str, AfterValidator(_time)]
+
+
+class _StatedAnnotation(BaseModel):
+    """An annotation as the export states it."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    id: int
+    completed_by: int | None
+    updated_by: int | None
+    import_id: int | None
+    result: list[Any]
+    was_cancelled: bool
+    lead_time: float | None = None
+    created_at: Time
+    updated_at: Time | None = None
+
+
+class _StatedTask(BaseModel):
+    """A task as the export states it."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    id: int
+    data: dict[str, Any]
+    annotations: list[_StatedAnnotation]
+    drafts: list[Any] | None = None
+    predictions: list[Any] | None = None
+    total_annotations: int
+
+
+def _exported_task(row: Any) -> ExportedTask:
+    try:
+        task = _StatedTask.model_validate(row)
+    except ValidationError as error:
+        faults = "; ".join(setting_faults(error, _StatedTask)[:3])
+        number = row.get("id") if isinstance(row, dict) else row
+        raise EditLoopError(
+            f"Label Studio's export: task {str(number)[:20]} is none that EditLoop reads ({faults}). Look at that task "
+            "in Label Studio, and whether its version is the one that EditLoop was installed with."
+        ) from None
+    return ExportedTask(
+        task.id,
+        str(task.data.get("key")).encode(errors="backslashreplace").decode(),
+        [_annotation(stated) for stated in task.annotations],
+        len(task.drafts or ()),
+        len(task.predictions or ()),
+        task.total_annotations,
     )
-    return AnswerExport(data, tuple(tasks))
+
+
+def _annotation(stated: _StatedAnnotation) -> Annotation:
+    annotation = cast(Annotation, dict(stated))
+    seconds = stated.lead_time
+    annotation["lead_time"] = seconds if seconds is not None and math.isfinite(seconds) and seconds >= 0 else None
+    annotation["updated_at"] = stated.updated_at or stated.created_at
+    annotation["result"] = [_control_part(part) for part in stated.result]
+    return annotation
+
+
+def _control_part(part: Any) -> ResultItem:
+    """Return what a control says. Label Studio takes any list as an answer, from whoever may log in.
+
+    Of what no control of a page says, the name alone is kept: it counts for nothing, and `faults_of` names it.
+    """
+    name = part.get("from_name") if isinstance(part, dict) else None
+    value = part.get("value") if isinstance(part, dict) else None
+    try:
+        # Not: texts that are no UTF-8, numbers that are none, more levels than the record can hold.
+        json.dumps(part, ensure_ascii=False, allow_nan=False).encode()
+        is_readable = isinstance(name, str) and isinstance(value, dict) and _is_shallow(part, DEEPEST_PART)
+        is_readable = is_readable and all(_is_texts(value[key]) for key in VALUES_READ if key in value)
+    except (ValueError, RecursionError):
+        name, is_readable = None, False
+    return cast(ResultItem, part) if is_readable else {"from_name": name if isinstance(name, str) else "", "value": {}}
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def _is_shallow(value: Any, levels: int) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_is_shallow(part, levels - 1) for part in parts)
 
 
 def kept_export(answers: Iterable[KeptAnswer]) -> AnswerExport:
@@ -152,7 +245,7 @@ def kept_export(answers: Iterable[KeptAnswer]) -> AnswerExport:
     return AnswerExport(b"[]", tuple(tasks))
 
 
-def _iterate_rows(exported: bytes) -> Iterator[dict[str, Any]]:
+def _iterate_rows(exported: bytes) -> Iterator[Any]:
     """Yield the tasks of an export one at a time, because all of them decoded may not fit into memory."""
     text = exported.decode(errors="replace").strip()
     if not text.startswith("["):
@@ -167,6 +260,11 @@ def _iterate_rows(exported: bytes) -> Iterator[dict[str, Any]]:
             row, at = decoder.raw_decode(text, at)
         except ValueError as error:
             raise TruncatedExportError(f"its JSON ends at character {at}") from error
+        except RecursionError:
+            raise EditLoopError(
+                f"Label Studio's export: too many levels of JSON inside each other at character {at}, in an answer "
+                "that no page gives. Delete that annotation in Label Studio."
+            ) from None
         yield row
 
 

@@ -268,8 +268,8 @@ def note_of(result: Sequence[dict[str, Any]]) -> str | None:
 def faults_of(result: Sequence[dict[str, Any]], places: int) -> list[str]:
     """Return the parts of an annotation result that cannot come from the page.
 
-    These are values that a control does not offer, no or several values on one control, a control that is answered
-    twice, and controls that the page does not have.
+    These are values that a control does not offer, no or several values on one control, a note without a text, a
+    control that is answered twice, and controls that the page does not have.
 
     Args:
         result: Label Studio's annotation result.
@@ -283,6 +283,7 @@ def faults_of(result: Sequence[dict[str, Any]], places: int) -> list[str]:
     for item in result:
         name = str(item.get("from_name"))
         if name == NOTE:
+            faults += [] if "text" in item["value"] else [f"Control {NOTE} has no text."]
             continue
         if name not in controls:
             faults.append(f"Control {name} is not on the page.")

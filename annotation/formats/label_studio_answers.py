@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from editloop.data.json_rows import read_json_rows
+from editloop.data.json_rows import is_unicode, read_json_rows
 from editloop.data.table_file import TableFault, open_table
 
 TABLES = (".csv", ".tsv", ".txt")
@@ -79,8 +79,8 @@ def _task_answers(place: str, task: dict[str, Any], left_out: LeftOut) -> Iterat
     if not isinstance(data, dict) or not isinstance(annotations, list):
         yield place, "a task has data, a mapping, and annotations, a list"
         return
-    left_out["drafts"] += len(task.get("drafts") or ())
-    left_out["predictions"] += len(task.get("predictions") or ())
+    for kind in ("drafts", "predictions"):
+        left_out[kind] += len(task[kind]) if isinstance(task.get(kind), list) else 0
     left_out["tasks without an annotation"] += not annotations
     for annotation in annotations:
         if not isinstance(annotation, dict) or not isinstance(annotation.get("result"), list):
@@ -120,10 +120,10 @@ def _unfolded(cells: dict[str, str]) -> dict[str, Any]:
     for key, cell in cells.items():
         if cell[:1] in ("[", "{"):
             try:
-                row[key] = json.loads(cell)
-                continue
+                value = json.loads(cell)
             except (ValueError, RecursionError):
-                pass  # a text that begins with a bracket
-        if cell:
+                value = cell  # a text that begins with a bracket
+            row[key] = value if is_unicode(value) else cell
+        elif cell:
             row[key] = cell
     return row

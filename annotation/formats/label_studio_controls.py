@@ -56,7 +56,10 @@ def rated_number(control: str, value: Any, mapping: LabelStudioMapping) -> float
     if isinstance(value, str) and value in mapping.words:
         return mapping.words[value]
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{control} = {printable_json(value)}: a number with hundreds of digits") from None
     if isinstance(value, str) and not mapping.words:
         try:
             return parse_number(value)

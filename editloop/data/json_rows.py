@@ -21,6 +21,9 @@ CHUNK = 2**20
 SPACE = " \t\n\r"
 JSON_SUFFIXES = (".json", ".jsonl")
 
+HALF_PAIR = "a text has half of a surrogate pair, which is no character"
+"""What is wrong with a row that no file or database takes, although it is JSON."""
+
 JsonRow = tuple[str, dict[str, Any] | str]
 """Where a row stands, as `line 3` or `row 3`, and the row, or what is wrong with it."""
 
@@ -46,6 +49,19 @@ def read_json_rows(file: Path) -> Iterator[JsonRow]:
         raise EditLoopError(f"{file}: cannot be read ({error.strerror}).") from None
     except UnicodeDecodeError as error:
         raise EditLoopError(f"{file}: not UTF-8 ({first_line(error)}).") from None
+
+
+def is_unicode(value: Any) -> bool:
+    r"""Return whether a value of JSON can be written in UTF-8: JSON may escape half of a surrogate pair, as `\ud83d`.
+
+    Args:
+        value: The value.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return True
 
 
 def row_faults(error: ValidationError) -> str:
@@ -105,7 +121,7 @@ def _line_rows(file: Path) -> Iterator[JsonRow]:
                 continue
             try:
                 value: Any = json.loads(content.decode())
-                row = value if isinstance(value, dict) else "not a JSON object"
+                row = _row(value, escaped=b"\\u" in content)
             except (ValueError, RecursionError) as error:
                 row = f"not a JSON object ({first_line(error)})"
             yield f"line {number}", row
@@ -132,7 +148,14 @@ def _list_rows(file: Path) -> Iterator[JsonRow]:
                 position += 1
             number += 1
             value, text, position = _next_value(decoder, file, number, stream, text, position)
-            yield f"row {number}", value if isinstance(value, dict) else "not a JSON object"
+            yield f"row {number}", _row(value, escaped=True)
+
+
+def _row(value: Any, *, escaped: bool) -> dict[str, Any] | str:
+    """Return a row, or what is wrong with it. `escaped`: whether its text may have escapes of characters."""
+    if not isinstance(value, dict):
+        return "not a JSON object"
+    return value if not escaped or is_unicode(value) else HALF_PAIR
 
 
 def _next_value(

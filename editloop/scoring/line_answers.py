@@ -10,14 +10,11 @@ not: an answer has the wanted number of scores, each in the range and of a name 
 """
 
 import re
+from collections.abc import Iterator, Sequence
 
-from editloop.scoring.aspect_answers import MAX_CHARACTERS
+from editloop.scoring.aspect_answers import AROUND, BEFORE, MAX_CHARACTERS, answer_lines
 
-SCORE = re.compile(
-    r"^[\s#*_>-]*(?P<name>[^:\n]*?[^:\s*_][^:\n]*?)[\s*_]*:[\s*_]*(?P<score>[0-9]+(?:\.[0-9]+)?)"
-    r"(?:[\s*_]*/[\s*_]*(?P<top>[0-9]+))?[\s*_.]*$",
-    re.MULTILINE,
-)
+SCORE = re.compile(r"(?P<score>[0-9]+(?:\.[0-9]+)?)(?:[ *_]*/[ *_]*(?P<top>[0-9]+))?")
 
 
 def read_score_lines(text: str, count: int, low: float, high: float) -> dict[str, float] | str:
@@ -37,12 +34,22 @@ def read_score_lines(text: str, count: int, low: float, high: float) -> dict[str
     answer = text.rpartition("</think>")[2]
     if len(text) > MAX_CHARACTERS or "<think>" in answer.lower():
         return "unparsable"
-    matches = list(SCORE.finditer(answer))
-    scores = {match["name"].strip(" *_").lower(): float(match["score"]) for match in matches}
+    matches = list(_stated_scores(answer_lines(answer)))
+    scores = {name: float(match["score"]) for name, match in matches}
     if len(scores) < len(matches) or len(matches) > count:
         return "ambiguous"
     if len(matches) < count:
         return "unparsable"
     is_in_range = all(low <= score <= high for score in scores.values())
-    tops = {float(match["top"]) for match in matches if match["top"]}
+    tops = {float(match["top"]) for _, match in matches if match["top"]}
     return scores if is_in_range and tops <= {high} else "out of range"
+
+
+def _stated_scores(lines: Sequence[str]) -> Iterator[tuple[str, re.Match[str]]]:
+    """Yield each name with its score, which stands behind the colon, or in the next line where nothing does."""
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        words, colon, rest = line.partition(":")
+        name = words.lstrip(BEFORE).rstrip(AROUND)
+        value = rest.strip(AROUND) or following.strip(AROUND)
+        if colon and name and (match := SCORE.fullmatch(value.rstrip(AROUND + "."))):
+            yield name.lower(), match

@@ -1,6 +1,7 @@
 """The benchmarks of editors: their published layouts are read, and their figures are those worked out by hand."""
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from editloop.evaluation.editor_suites.figures import (
 from editloop.evaluation.editor_suites.layouts import open_editor_suite
 from editloop.models.edit_score.scores import average_passes
 from editloop.models.edit_score.settings import AXES
+from editloop.scoring.aspect_answers import read_aspects
 from editloop.scoring.endpoint_questions import ChatReply
 from editloop.scoring.judge_file import read_judge_file
 from editloop.scoring.line_answers import read_score_lines
@@ -103,6 +105,7 @@ def test_figures_of_imgedit_bench_from_the_texts_of_a_judge(imgedit: Path) -> No
     [
         ("A: 5\nB: 4\nC: 3.", [5, 4, 3]),
         ("<think>A: 1\nB: 1\nC: 1</think>- **A**: 5/5\n- **B:** 4\n- C: 3", [5, 4, 3]),
+        ("Scores:\nA: 5\n\n\u3000B:\n 4 / 5\n> C : __3__", [5, 4, 3]),
         ("A: 5\nB: 4", "unparsable"),
         ("A: 5\nB: 4\nC: 3\nD: 3", "ambiguous"),
         ("A: 5\nA: 4\nC: 3", "ambiguous"),
@@ -115,6 +118,15 @@ def test_figures_of_imgedit_bench_from_the_texts_of_a_judge(imgedit: Path) -> No
 def test_lines_are_read_strictly_but_fairly(answer: str, scores: list[float] | str) -> None:
     found = read_score_lines(answer, 3, 1, 5)
     assert (found if isinstance(found, str) else list(found.values())) == scores
+
+
+@pytest.mark.parametrize("part", ["x", " ", "\n", "*", "x ", "* ", "score ", "score:", "9", "9/"])
+def test_an_answer_that_a_hostile_judge_makes_takes_no_longer_than_another(part: str) -> None:
+    answer = "A" + part * (49_000 // len(part)) + ": 5x"
+    began = time.process_time()
+    assert read_score_lines(answer, 1, 1, 5) == "unparsable"
+    assert read_aspects(answer, {"a": "A"}, 1, 5) == "unparsable"
+    assert time.process_time() - began < 1
 
 
 def test_a_judge_of_lines_asks_by_the_type_of_task(tmp_path: Path) -> None:

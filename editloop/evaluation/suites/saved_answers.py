@@ -161,7 +161,7 @@ def _parse_score(score: Any) -> float | None:
         return math.nan
     try:
         value = parse_number(score) if isinstance(score, str) else math.inf if isinstance(score, bool) else float(score)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return value if math.isfinite(value) else None
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from editloop.errors import EditLoopError
-from editloop.text_file import file_bytes
+from editloop.text_file import file_bytes, is_file_name
 
 LOG = logging.getLogger(__name__)
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -306,7 +306,7 @@ def _read_index(path: Path) -> dict[str, str]:
     names = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise EditLoopError(f"{path}: no `weight_map` from keys to file names in it. Fetch the checkpoint again.")
-    outside = sorted({name for name in names.values() if Path(name).name != name or not name.endswith(".safetensors")})
+    outside = sorted({name for name in names.values() if not is_file_name(name) or not name.endswith(".safetensors")})
     if outside:
         raise EditLoopError(
             f"{path}: names {_first([repr(name) for name in outside])}; a shard is a .safetensors file of that folder."

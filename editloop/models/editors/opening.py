@@ -143,7 +143,9 @@ def _read_spread_network(kind: "_Kind", dtype: torch.dtype, spread: Spread) -> t
     """Read the network with each rank keeping its part of each weight. Rank 0 reads the files, a tensor at a time."""
     network_class = kind.part_class(NETWORK)
     with init_empty_weights(include_buffers=False):  # positions are computed, not read
-        network: torch.nn.Module = network_class.from_config(network_class.load_config(kind.folder / NETWORK))
+        network: torch.nn.Module = network_class.from_config(
+            network_class.load_config(kind.folder / NETWORK, local_files_only=True)
+        )
     tensors = survey_weights(kind.folder / NETWORK)
     check_keys(tensors, network.state_dict(), str(kind.folder / NETWORK))
     spreader, reads = ParameterSpreader(spread), distributed.get_rank() == 0
@@ -159,7 +161,9 @@ def _outline_part(kind: "_Kind", name: str) -> torch.nn.Module:
         return kind.readers[name].outline()
     part_class = kind.part_class(name)
     with torch.device("meta"):
-        outline: torch.nn.Module = part_class.from_config(part_class.load_config(kind.folder / name))
+        outline: torch.nn.Module = part_class.from_config(
+            part_class.load_config(kind.folder / name, local_files_only=True)
+        )
     return outline
 
 
