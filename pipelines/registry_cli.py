@@ -78,10 +78,11 @@ def registry_command(
     from json import dumps
 
     from editloop.lineage.promotion import sync_registry_state
-    from editloop.lineage.tracking import client
+    from editloop.lineage.tracking import all_pages, client
 
     with services_of(services):
-        names = [_model_name(model)] if model else sorted(each.name for each in client().search_registered_models())
+        registered = [] if model else all_pages(client().search_registered_models)
+        names = [_model_name(model)] if model else sorted(each.name for each in registered)
         models = {}
         for name in names:
             state = sync_registry_state(name)
@@ -118,11 +119,12 @@ def _record_line(record: "Promotion") -> str:
 
 def _versions(name: str) -> list[dict[str, Any]]:
     """Return a model's versions, newest first."""
-    from editloop.lineage.tracking import client, quoted
+    from editloop.lineage.tracking import all_pages, client, quoted
 
     api = client()
     aliases = api.get_registered_model(name).aliases
-    versions = api.search_model_versions(f"name = {quoted(name)}", order_by=["version_number DESC"])
+    query, order = f"name = {quoted(name)}", ["version_number DESC"]
+    versions = all_pages(api.search_model_versions, query, order_by=order)
     return [
         {
             "version": str(model_version.version),

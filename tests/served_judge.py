@@ -43,21 +43,24 @@ class Server:
 
     def workers(self) -> list[psutil.Process]:
         """The processes that have a model."""
-        found = []
-        for child in psutil.Process(self.process.pid).children():
-            try:
-                found += [child] if "spawn_main" in " ".join(child.cmdline()) else []
-            except psutil.Error:  # it has just died
-                pass
-        return found
+        return self._children("spawn_main")
 
     def judge(self, **settings: Any) -> ServedJudge:
         return ServedJudge(self.url, JudgeClientSettings(token=TOKEN, **{"patience": 60.0, **settings}))
 
     def decoders(self) -> list[psutil.Process]:
         """The processes that decode requests."""
-        children = psutil.Process(self.process.pid).children()
-        return [child for child in children if "editloop.scoring.serving.decoding" in child.cmdline()]
+        return self._children("editloop.scoring.serving.decoding")
+
+    def _children(self, word: str) -> list[psutil.Process]:
+        """The server's processes with a word in their command."""
+        children = []
+        for child in psutil.Process(self.process.pid).children():
+            try:
+                children += [child] if word in " ".join(child.cmdline()) else []
+            except psutil.Error:  # it has just died
+                pass
+        return children
 
     def metric(self, name: str) -> float:
         lines = httpx.get(f"{self.url}/metrics", headers=ADDRESS, verify=shared_certificates()).text.splitlines()

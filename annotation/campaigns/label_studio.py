@@ -1,9 +1,10 @@
 """Client of Label Studio's HTTP API for bulk work, with retries while Label Studio is unreachable."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import count
 from typing import Any, TypedDict, TypeVar
 
 import httpx
@@ -20,6 +21,8 @@ AWAY = (502, 503, 504)
 """Status codes of a proxy that cannot reach Label Studio."""
 AWAY_ERRORS = (httpx.TransportError, httpx.HTTPStatusError)
 THREADS = 4
+PROJECTS = 100
+"""Projects in one request: Label Studio lists no more, whatever it is asked for."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -126,6 +129,24 @@ class LabelStudioApi:
             message = " ".join(reply.text.split())[:300]
             raise EditLoopError(f"Label Studio refused {method} {path}: {reply.status_code} {message}")
         return reply.content
+
+
+def list_projects(api: LabelStudioApi, *fields: str) -> Iterator[dict[str, Any]]:
+    """Yield all projects of Label Studio, in requests of PROJECTS projects.
+
+    Args:
+        api: The API.
+        *fields: What to read of each, such as "id" and "title".
+
+    Yields:
+        The projects as Label Studio's JSON.
+    """
+    for number in count(1):
+        query = {"page": number, "page_size": PROJECTS, "include": ",".join(fields)}
+        reply = api.call("GET", "/api/projects/", params=query)
+        yield from reply["results"]
+        if not reply["next"]:
+            return
 
 
 class ProjectData(TypedDict):

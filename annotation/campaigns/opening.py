@@ -10,7 +10,7 @@ from annotation.campaigns.accounts import ensure_annotators
 from annotation.campaigns.campaign import Campaign
 from annotation.campaigns.campaign_settings import CampaignSettings
 from annotation.campaigns.guidelines import default_guidelines
-from annotation.campaigns.label_studio import LabelStudioApi
+from annotation.campaigns.label_studio import LabelStudioApi, list_projects
 from annotation.campaigns.labelling import AXIS_WORDS, FEWEST, TINY, check_config, config_sha256, labelling_config
 from annotation.campaigns.locating import CONFIG, FILES, campaign_files
 from annotation.campaigns.people import name_people
@@ -192,7 +192,7 @@ def _begin(
 
 
 def _left_behind(api: LabelStudioApi, key: str) -> int | None:
-    projects = api.call("GET", "/api/projects/", params={"page_size": 10_000, "include": "id,description"})["results"]
+    projects = list_projects(api, "id", "description")
     ids = [int(project["id"]) for project in projects if key in (project["description"] or "")]
     return min(ids, default=None)
 

@@ -15,7 +15,7 @@ from annotation.campaigns.answers import CampaignAnswers, read_answers, wanted_a
 from annotation.campaigns.campaign import Campaign
 from annotation.campaigns.guidelines import guidelines_html
 from annotation.campaigns.kept_answers import latest_copy, read_kept_answers
-from annotation.campaigns.label_studio import LabelStudioApi, NotThereError, read_project
+from annotation.campaigns.label_studio import LabelStudioApi, NotThereError, list_projects, read_project
 from annotation.campaigns.labelling import config_sha256, task_data
 from annotation.campaigns.locating import CONFIG
 from annotation.campaigns.pictures import picture_store
@@ -118,8 +118,7 @@ def campaign_projects(settings: ServiceSettings) -> dict[str, str]:
     Args:
         settings: Address and token of Label Studio.
     """
-    query = {"page_size": 10_000, "include": "id,title,description"}
-    projects = LabelStudioApi(settings).call("GET", "/api/projects/", params=query)["results"]
+    projects = list_projects(LabelStudioApi(settings), "id", "title", "description")
     matches = ((OPENED.search(project["description"] or ""), str(project["title"])) for project in projects)
     return {match[1]: title for match, title in matches if match}
 

@@ -33,7 +33,7 @@ from editloop.lineage.registry import (
     read_promotion,
     tolerate_error,
 )
-from editloop.lineage.tracking import client, quoted, require_experiment
+from editloop.lineage.tracking import all_pages, client, quoted, require_experiment
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -256,9 +256,10 @@ def require_version(model: str) -> "ModelVersion":
     api = client()
     with tolerate_error("RESOURCE_DOES_NOT_EXIST"):
         api.get_registered_model(name)
-        numbers = sorted(int(known.version) for known in api.search_model_versions(f"name = {quoted(name)}"))
+        versions = all_pages(api.search_model_versions, f"name = {quoted(name)}")
+        numbers = sorted(int(present.version) for present in versions)
         raise EditLoopError(f"{model}: no such version; {name} has {', '.join(map(str, numbers)) or 'none'}.")
-    names = ", ".join(sorted(registered.name for registered in api.search_registered_models())) or "none"
+    names = ", ".join(sorted(registered.name for registered in all_pages(api.search_registered_models))) or "none"
     raise EditLoopError(f"{model}: the registry has no model {name}; it has {names}.")
 
 

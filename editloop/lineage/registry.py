@@ -131,7 +131,8 @@ def find_version_by_sha256(name: str, sha256: str) -> "ModelVersion | None":
         name: Name in the registry.
         sha256: The folder's sha256, as in its manifest.
     """
-    versions = client().search_model_versions(f"name = {quoted(name)} and tags.`editloop.sha256` = '{sha256}'")
+    query = f"name = {quoted(name)} and tags.`editloop.sha256` = '{sha256}'"
+    versions = all_pages(client().search_model_versions, query)
     return min(
         versions, key=lambda version: ("editloop.signing_key" not in version.tags, int(version.version)), default=None
     )

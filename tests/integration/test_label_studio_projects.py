@@ -3,16 +3,34 @@
 import json
 from pathlib import Path
 
+import pytest
 import requests
 
 from annotation.campaigns.campaign import connect
+from annotation.campaigns.label_studio import LabelStudioApi, list_projects
 from annotation.campaigns.labelling import ratings_of
 from annotation.campaigns.pictures import NO_TASKS
+from annotation.campaigns.project import make_project
 from annotation.formats.label_studio_export import export_label_studio
 from editloop.data.candidates_folder import read_tasks
 from editloop.data.picture_file import read_picture
 from editloop.data.vocabulary import Judgement
 from infra.settings import service_settings
+
+
+def test_projects_are_listed_beyond_the_first_page(service_environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("annotation.campaigns.label_studio.PROJECTS", 2)
+    api = LabelStudioApi(service_settings())
+    made = {make_project(api, f"listed {number}", "", "<View></View>") for number in range(5)}
+    try:
+        projects = list(list_projects(api, "id", "title"))
+        ids = [project["id"] for project in projects]
+        assert made <= set(ids)
+        assert len(ids) == len(set(ids))
+        assert all(set(project) >= {"id", "title"} for project in projects)
+    finally:
+        for project in made:
+            api.call("DELETE", f"/api/projects/{project}/")
 
 
 def test_a_project_imports_the_file_and_shows_every_picture_and_rating(service_environment, make_candidates):

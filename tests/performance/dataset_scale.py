@@ -32,8 +32,8 @@ def building(tasks: int = TASKS) -> dict[str, float]:
     """
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        _candidates(folder / "candidates", tasks)
-        _judgements(folder / "judgements", folder / "candidates")
+        write_candidates(folder / "candidates", tasks)
+        write_judgements(folder / "judgements", folder / "candidates")
         done = subprocess.run(
             [sys.executable, "-m", "tests.performance.dataset_scale", place],
             stdout=subprocess.PIPE,
@@ -44,7 +44,8 @@ def building(tasks: int = TASKS) -> dict[str, float]:
     return found
 
 
-def _candidates(target: Path, tasks: int) -> None:
+def write_candidates(target: Path, tasks: int) -> None:
+    """A candidates folder of so many tasks with random small pictures, all different."""
     rng = np.random.default_rng(0)
     with complete_folder(target) as folder, (folder / "tasks.jsonl").open("w") as lines:
         (folder / "images").mkdir()
@@ -66,7 +67,7 @@ def _picture(folder: Path, rng: np.random.Generator) -> str:
     return store_png(picture, folder / "images")
 
 
-def _judgements(target: Path, candidates: Path) -> None:
+def write_judgements(target: Path, candidates: Path) -> None:
     """Everybody has a noise of their own around a candidate's true level."""
     rng = np.random.default_rng(1)
     noise = rng.uniform(0.2, 1.0, PEOPLE)

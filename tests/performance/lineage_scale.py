@@ -79,26 +79,34 @@ def fill_dataset_repo(repo: Path) -> None:
     subprocess.run(["git", "fast-import", "--quiet"], cwd=repo, input="".join(stream), text=True, check=True)
 
 
-def fill_mlflow(store: str) -> None:
-    """Runs of all stages and versions of both models, in MLflow's own tables."""
+def fill_mlflow(store: str, count: int = RUNS, half: int = HALF) -> None:
+    """Runs of all stages and versions of both models, in MLflow's own tables.
+
+    Args:
+        store: Address of MLflow's database.
+        count: Number of runs.
+        half: Versions of each model.
+    """
     import mlflow.store.model_registry.dbmodels.models as registry
     import mlflow.store.tracking.dbmodels.models as tracking
     from sqlalchemy import create_engine, insert
     from sqlalchemy.orm import Session
 
     with Session(create_engine(store)) as session:
-        experiment = tracking.SqlExperiment(
-            name=EXPERIMENT,
-            artifact_location="mlflow-artifacts:/1",
-            lifecycle_stage="active",
-            creation_time=0,
-            last_update_time=0,
-        )
-        session.add(experiment)
-        session.flush()
+        experiment = session.query(tracking.SqlExperiment).filter_by(name=EXPERIMENT).one_or_none()
+        if experiment is None:
+            experiment = tracking.SqlExperiment(
+                name=EXPERIMENT,
+                artifact_location="mlflow-artifacts:/1",
+                lifecycle_stage="active",
+                creation_time=0,
+                last_update_time=0,
+            )
+            session.add(experiment)
+            session.flush()
         number = experiment.experiment_id
         runs, tags, metrics, latest = [], [], [], []
-        for place in range(RUNS):
+        for place in range(count):
             run = f"{place:032x}"
             runs.append(
                 {
@@ -127,7 +135,7 @@ def fill_mlflow(store: str) -> None:
             session.execute(insert(table), rows)
         for name in ("edit-reward", "editor"):
             session.execute(insert(registry.SqlRegisteredModel), [{"name": name, "creation_time": 0}])
-            versions = range(1, HALF + 1)
+            versions = range(1, half + 1)
             session.execute(
                 insert(registry.SqlModelVersion),
                 [
@@ -150,7 +158,7 @@ def fill_mlflow(store: str) -> None:
                 for key, value in version_tags(name, version).items()
             ]
             session.execute(insert(registry.SqlModelVersionTag), marks)
-            champion = {"name": name, "alias": "champion", "version": HALF}
+            champion = {"name": name, "alias": "champion", "version": half}
             session.execute(insert(registry.SqlRegisteredModelAlias), [champion])
         session.commit()
 

@@ -16,9 +16,9 @@ from PIL import Image
 
 from editloop.data.picture_file import LARGEST_PICTURE, png_bytes
 from editloop.scoring.server_settings import Limits, ServeSettings
-from editloop.scoring.serving.decoder_pool import Decoder, DecoderPool
+from editloop.scoring.serving.decoder_pool import Decoder, DecoderKilledError, DecoderPool
 from editloop.scoring.serving.meters import Meters
-from editloop.scoring.serving.refusal import HttpRefusal
+from editloop.scoring.serving.refusal import HttpRefusal, UnavailableError
 from tests.served_judge import body as request_body
 
 GONE = threading.Event()
@@ -34,10 +34,10 @@ def decoder() -> Iterator[Decoder]:
 
 
 @cache
-def largest_picture() -> str:
+def largest_picture(colour: str = "red") -> str:
     """The largest picture that is read, as base64: 50 million pixels in a file of 150 kB."""
     side = int(LARGEST_PICTURE**0.5)
-    return base64.b64encode(png_bytes(Image.new("RGB", (side, side), "red"), compress_level=1)).decode()
+    return base64.b64encode(png_bytes(Image.new("RGB", (side, side), colour), compress_level=1)).decode()
 
 
 def body(**changes: Any) -> bytes:
@@ -94,11 +94,41 @@ def test_a_process_that_dies_costs_its_own_request_only(decoder: Decoder) -> Non
     children = psutil.Process().children()
     (process,) = (child for child in children if "editloop.scoring.serving.decoding" in child.cmdline())
     threading.Timer(0.3, process.kill).start()
-    with pytest.raises(HttpRefusal) as caught:
+    with pytest.raises(DecoderKilledError, match=r"edits\[0\]: .* was killed \(SIGKILL\)"):
         decoder.decode(body(edits=[largest_picture()]), STAYS)
-    assert caught.value.status_code == 422
-    assert "exit code -9" in caught.value.detail
     decoder.decode(body(), STAYS)
+
+
+@pytest.mark.parametrize(("kills", "answered"), [(1, True), (2, False)])
+def test_a_request_whose_process_is_killed_is_decoded_in_a_new_one(kills: int, answered: bool) -> None:
+    """Once: the next death has most likely to do with the request, and 503 tells the client to come back later."""
+
+    def kill_decoders(number: int) -> None:
+        dead: set[int] = set()
+        while len(dead) < number:
+            for child in psutil.Process().children():
+                if "editloop.scoring.serving.decoding" in child.cmdline() and child.pid not in dead:
+                    time.sleep(0.2)  # starting, or at a picture
+                    dead.add(child.pid)
+                    child.kill()
+
+    large = body(edits=[largest_picture("red"), largest_picture("blue")])
+
+    async def whole() -> bool:
+        pool = DecoderPool(ServeSettings(decoders=1), Meters())
+        try:
+            assert (await pool.decode("a", body(), STAYS)).edits
+            slow = asyncio.create_task(pool.decode("a", large, STAYS))
+            await asyncio.sleep(0.1)
+            await asyncio.to_thread(kill_decoders, kills)
+            try:
+                return bool((await slow).edits)
+            except UnavailableError:
+                return False
+        finally:
+            pool.stop()
+
+    assert asyncio.run(whole()) == answered
 
 
 def test_pictures_of_a_client_that_has_left_are_not_decoded(decoder: Decoder) -> None:

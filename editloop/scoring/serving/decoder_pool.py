@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +25,14 @@ from editloop.scoring.serving.refusal import HttpRefusal, UnavailableError
 STOPPING = "the server is stopping"
 START_SECONDS = 60.0
 """Longest time for a process to start."""
+END_SECONDS = 5.0
+"""Longest wait for the exit code of a process that has closed its pipe."""
+OUTSIDE_SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that come from outside: a machine short of memory, or a person. A decoder's own faults end it by others."""
+
+
+class DecoderKilledError(UnavailableError):
+    """Something outside killed the process while it decoded a request."""
 
 
 class DecodedRequest(NamedTuple):
@@ -65,7 +74,7 @@ class Decoder:
         Raises:
             HttpRefusal: It cannot be read, is beyond the limits, takes too long, or ends the process; or status 499,
                 the client has left.
-            UnavailableError: The process does not start.
+            UnavailableError: The process does not start; DecoderKilledError where it was killed from outside.
         """
         if self._process is None or self._process.poll() is not None:
             self._start()
@@ -101,10 +110,15 @@ class Decoder:
                 f"{current}: the request was not decoded within {self.seconds:g} s; send fewer or smaller pictures",
             ) from None
         except (EOFError, OSError):
+            code = _exit_code(process)
             self.stop()
+            if code is not None and -code in OUTSIDE_SIGNALS:
+                raise DecoderKilledError(
+                    f"{current}: the process that decoded it was killed ({signal.Signals(-code).name})"
+                ) from None
             raise HttpRefusal(
                 422,
-                f"{current}: its decoding ended with exit code {process.wait()}: it takes too much memory, or breaks "
+                f"{current}: its decoding ended with exit code {code}: it takes too much memory, or breaks "
                 "the decoder; send less at once",
             ) from None
         sources = head["sources"]
@@ -170,7 +184,8 @@ class DecoderPool:
 
         Raises:
             HttpRefusal: See `Decoder.decode`.
-            UnavailableError: No process starts, or the server is stopping.
+            UnavailableError: No process starts, two were killed from outside over the request, or the server is
+                stopping.
         """
         turn: asyncio.Future[Decoder] = asyncio.get_running_loop().create_future()
         self._waiting.append((client, turn))
@@ -184,12 +199,12 @@ class DecoderPool:
         if self._stopping:
             self._give_back(client, decoder)
             raise UnavailableError(STOPPING)
-        work = asyncio.get_running_loop().run_in_executor(self._threads, decoder.decode, body, gone)
+        work = asyncio.get_running_loop().run_in_executor(self._threads, self._decode, decoder, body, gone)
         work.add_done_callback(lambda done: self._finish(client, decoder, done))
         try:
             return await asyncio.shield(work)  # a decoder is idle once its thread has ended, not once its client left
-        except HttpRefusal:
-            if self._stopping:  # it was killed
+        except (HttpRefusal, DecoderKilledError):
+            if self._stopping:
                 raise UnavailableError(STOPPING) from None
             raise
 
@@ -199,6 +214,14 @@ class DecoderPool:
         for decoder in self._all:
             decoder.stop()
         self._threads.shutdown(wait=False)
+
+    def _decode(self, decoder: Decoder, body: bytes, gone: threading.Event) -> DecodedRequest:
+        try:
+            return decoder.decode(body, gone)
+        except DecoderKilledError:
+            if self._stopping:
+                raise
+            return decoder.decode(body, gone)  # in a new process
 
     def _admit(self) -> None:
         """Give idle decoders to those who wait: the oldest first, of the clients that may have one more."""
@@ -231,6 +254,14 @@ def _receive(pipe: Connection, deadline: float) -> dict[str, Any]:
     if "status" in head:
         raise HttpRefusal(head["status"], head["error"])
     return head
+
+
+def _exit_code(process: subprocess.Popen[bytes]) -> int | None:
+    """Return the exit code of a process that has closed its pipe; None where it goes on all the same."""
+    try:
+        return process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _wait(pipe: Connection, deadline: float) -> None:
