@@ -180,7 +180,9 @@ def read_version(path: Path) -> DatasetVersion:
         raise EditLoopError(f"{path}: not a version file. {advice}") from None
     if fault := version_fault(version):
         raise EditLoopError(f"{path}: not a version file; it has {fault}. {advice}")
-    return DatasetVersion(**{key: version[key] for key in VERSION_FORMS})  # type: ignore[typeddict-item]
+    return DatasetVersion(
+        dvc_rev=version["dvc_rev"], tag=version["tag"], sha256=version["sha256"], repo=version["repo"]
+    )
 
 
 def version_fault(version: object) -> str | None:

@@ -244,7 +244,7 @@ def fetch_version(version: "ModelVersion") -> Path:
         if not target.exists():
             folder = Path(temporary) / "model"
             folder.mkdir()
-            mlflow.artifacts.download_artifacts(artifact_uri=str(version.source), dst_path=str(folder))
+            mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=str(folder))
         if read_manifest(folder, check=True)["sha256"] != sha256:
             raise EditLoopError(f"{address}: its files are not those that were registered ({sha256}).")
         verify_folder(folder, _fetch_signature(version, Path(temporary) / "signature"))
