@@ -138,8 +138,25 @@ def is_skipped(name: str, skip: Collection[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in skip)
 
 
+def folder_of_links(folder: Path) -> Path:
+    """Return the folder that the files of a folder may be links into: itself, or the Hub's cache that it is part of.
+
+    There a snapshot's files are links into the folder `blobs` two levels above.
+
+    Args:
+        folder: The folder.
+    """
+    resolved = folder.resolve()
+    for revision in (resolved, *resolved.parents):
+        if revision.parent.name == "snapshots" and (revision.parent.parent / "blobs").is_dir():
+            return revision.parent.parent
+    return resolved
+
+
 def file_digests(folder: Path, skip: Collection[str] = ()) -> dict[str, str]:
     """Return the sha256 of every file below a folder except its top-level manifest.
+
+    What has a digest here is also what is stored and uploaded.
 
     Args:
         folder: The folder to read.
@@ -147,8 +164,14 @@ def file_digests(folder: Path, skip: Collection[str] = ()) -> dict[str, str]:
 
     Returns:
         Hex sha256 by relative POSIX path.
+
+    Raises:
+        EditLoopError: A file is a link out of the folder: another file of this machine would be taken for a part of it.
     """
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    for path in files.values():
+        if path.is_symlink() and not path.resolve().is_relative_to(folder_of_links(folder)):
+            raise EditLoopError(f"{path}: a link out of {folder}. Replace it by a copy of its file, or remove it.")
     return {name: sha256_file(path) for name, path in files.items() if name != MANIFEST and not is_skipped(name, skip)}
 
 

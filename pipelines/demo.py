@@ -28,10 +28,11 @@ from infra.services import start_services, stop_services
 from infra.settings import service_settings
 from pipelines.catalogue import find_pipeline, read_run_settings
 from pipelines.command_lock import command_lock
+from pipelines.damaged_steps import reopen_damaged_runs
 from pipelines.environment import local_environment
 from pipelines.inputs import Inputs, draw_scenes, split_edits
 from pipelines.local import run_local
-from pipelines.reconcile import PendingCampaign, has_finished_run, reconcile
+from pipelines.reconcile import LAST_STAGE, PendingCampaign, has_finished_run, reconcile
 from pipelines.reconcile_settings import ReconcilePolicy
 from pipelines.report import write_report
 from pipelines.report_data import gather_report_data
@@ -78,6 +79,8 @@ def run_demo(
             if not edits:
                 inputs = drawing.result()
             os.environ.update(services.environment | local_environment(folder))
+            for output in reopen_damaged_runs(folder, LAST_STAGE.values()):
+                console.print(f"{output.fault} Its step runs again, and those after it.", style="yellow")
             turn = _turn(folder, loop, inputs, experts, console)
             with console.status("Verifying the lineage of both champions"):
                 chains = {name: verify(model) for name, model in CHAMPIONS.items()}

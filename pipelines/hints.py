@@ -10,6 +10,7 @@ pass is made, lead to one pass together.
 import base64
 import hashlib
 import hmac
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -22,8 +23,12 @@ from editloop.scoring.serving.listener import open_listener
 
 SETTLE_SECONDS = 2.0
 """Pause between the first hint of a burst and the pass, during which further hints join it."""
+LONGEST_AGE = 300.0
+"""Seconds for which a signed hint counts, as MLflow's documentation advises: who has seen one cannot send it for ever."""
 LONGEST_BODY = 2**20
 """Bytes of a body whose signature is checked. MLflow's are a few hundred."""
+TIMESTAMP = re.compile("[0-9]{1,12}")
+"""Seconds since 1970, as MLflow's header has them."""
 STUCK_SECONDS = 1800.0
 """Time without a finished pass, beyond the pause between two, after which `/healthz` answers 503."""
 
@@ -123,11 +128,14 @@ def _knows_secret(request: Request, secret: str) -> bool:
 
 
 async def _is_signed(request: Request, secret: str) -> bool:
-    """Whether a request carries MLflow's signature of it, made with the secret."""
+    """Whether a request carries MLflow's signature of it, made with the secret, a short time ago."""
     signature = request.headers.get("x-mlflow-signature", "")
     length = request.headers.get("content-length", "")
     if not signature or not length.isdigit() or int(length) > LONGEST_BODY:
         return False
-    stamp = f"{request.headers.get('x-mlflow-delivery-id')}.{request.headers.get('x-mlflow-timestamp')}."
+    sent_at = request.headers.get("x-mlflow-timestamp", "")
+    if not TIMESTAMP.fullmatch(sent_at) or abs(time.time() - int(sent_at)) > LONGEST_AGE:
+        return False
+    stamp = f"{request.headers.get('x-mlflow-delivery-id')}.{sent_at}."
     digest = hmac.new(secret.encode(), stamp.encode() + await request.body(), hashlib.sha256).digest()
     return hmac.compare_digest(signature.encode(), b"v1," + base64.b64encode(digest))

@@ -8,6 +8,7 @@ step of a run under that key.
 import ast
 import contextlib
 import io
+import logging
 import os
 import re
 import warnings
@@ -22,7 +23,9 @@ from editloop.environment import environment_variables
 from editloop.errors import EditLoopError
 from editloop.lineage.step import FAILURE_PREFIX
 from pipelines.catalogue import read_run_settings
+from pipelines.damaged_steps import forget_damaged_steps
 
+LOG = logging.getLogger(__name__)
 SOURCE_FOLDERS = ("editloop", "infra", "annotation", "components", "pipelines")
 DATA_SUFFIXES = (".css", ".j2", ".json", ".safetensors", ".yaml")
 """Suffixes of files beside the code that decide what a step writes."""
@@ -40,8 +43,8 @@ def run_local(
 ) -> None:
     """Run a pipeline to its end.
 
-    Steps that finished in an earlier try with the same arguments are not run again. The output of the steps goes to
-    `root`/logs/<pipeline>.log.
+    Steps that finished in an earlier try with the same arguments are not run again, unless their files were damaged.
+    The output of the steps goes to `root`/logs/<pipeline>.log.
 
     Args:
         name: The pipeline.
@@ -60,12 +63,15 @@ def run_local(
 
         from pipelines.building import build_pipeline
 
+        cache = root / "cache" / sha256_json([code_digest(), key])[:16]
+        for output in forget_damaged_steps(cache):
+            LOG.warning("%s Its step runs again.", output.fault)
         local.init(
             runner=local.SubprocessRunner(use_venv=False),
             pipeline_root=str(root / "steps"),
             workspace_root=str(root / "workspace"),
             enable_caching=True,
-            cache_root=str(root / "cache" / sha256_json([code_digest(), key])[:16]),
+            cache_root=str(cache),
         )
         log = root / "logs" / f"{name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)

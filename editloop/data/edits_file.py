@@ -24,6 +24,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from editloop.content import folder_of_links
 from editloop.data.picture_file import file_picture_sha256, first_line
 from editloop.data.vocabulary import MOST_REFERENCES, task_id
 from editloop.errors import EditLoopError
@@ -283,23 +284,11 @@ def path_fault(folder: Path, name: str) -> str | None:
         What is wrong with the path, or None.
     """
     try:
-        if not (folder / name).resolve().is_relative_to(_folder_of_links(folder)):
+        if not (folder / name).resolve().is_relative_to(folder_of_links(folder)):
             return f"leaves the folder {folder}; copy the picture into it"
     except (OSError, ValueError, RuntimeError) as error:
         return f"not a path ({first_line(error)})"
     return None
-
-
-def _folder_of_links(folder: Path) -> Path:
-    """Return the folder that the files of a folder may be links into: itself, or the Hub's cache that it is part of.
-
-    There a snapshot's files are links into the folder `blobs` two levels above.
-    """
-    resolved = folder.resolve()
-    for revision in (resolved, *resolved.parents):
-        if revision.parent.name == "snapshots" and (revision.parent.parent / "blobs").is_dir():
-            return revision.parent.parent
-    return resolved
 
 
 def stated_path(folder: Path, name: str) -> Path:

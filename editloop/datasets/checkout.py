@@ -16,6 +16,8 @@ from editloop.errors import EditLoopError
 
 SCP_ADDRESS = re.compile(r"[\w.+-]+@[\w.-]+:")
 """Beginning of an address in scp's form, such as git@HOST:PATH."""
+PLAIN_FILES = ("--config", "core.symlinks=false")
+"""Options of a clone in which links are small text files: one that leads out of the clone would be written through."""
 INDEX_LOCK_SECONDS = 10.0
 """How long to wait for another git command in the folder, such as a person's."""
 
@@ -103,7 +105,7 @@ def checkout(repo: str) -> Iterator[Checkout]:
     """
     if is_url(repo):
         with tempfile.TemporaryDirectory(prefix="editloop-dataset-") as temporary:
-            git(Path(temporary), "clone", "--quiet", "--origin", "origin", repo, "repo")
+            git(Path(temporary), "clone", "--quiet", "--origin", "origin", *PLAIN_FILES, "--", repo, "repo")
             yield Checkout(Path(temporary) / "repo", is_clone=True)
         return
     folder = Path(repo).absolute()

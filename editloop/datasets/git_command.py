@@ -26,6 +26,8 @@ SETTINGS = {
     "fetch.prune": "false",
     "fetch.pruneTags": "false",
     "init.defaultBranch": "main",
+    "protocol.ext.allow": "never",
+    "protocol.fd.allow": "never",
     "push.followTags": "false",
     "push.gpgSign": "false",
     "push.recurseSubmodules": "no",
@@ -33,7 +35,8 @@ SETTINGS = {
     "tag.gpgSign": "false",
 }
 """Settings of every command, over those of repository and user. The author is EditLoop, which has no key to sign with.
-Hooks are off, as they check people's commits."""
+Hooks are off, as they check people's commits. Addresses that are commands (ext::) or descriptors (fd::) are refused,
+also where the user's own settings allow them: an address may come from a registry's record."""
 IDENTITY = {
     f"GIT_{role}_{field}": value
     for role in ("AUTHOR", "COMMITTER")

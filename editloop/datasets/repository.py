@@ -7,6 +7,7 @@ was pushed and the commit is on the branch, so a tag means that the content can 
 """
 
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -21,6 +22,7 @@ from editloop.datasets.git_command import git, git_objects
 from editloop.datasets.settings import DatasetSettings
 from editloop.errors import EditLoopError
 from editloop.settings_file import FrozenModel
+from editloop.text_file import LARGEST_TEXT, file_bytes
 
 FOLDER, CURATED, TAUGHT = "preferences", "curated", "taught"
 """Kinds of data: experts' preferences, edits chosen for training, and edits that a teacher has judged."""
@@ -75,6 +77,14 @@ class TaughtOrigin(FrozenModel):
 VersionOrigin = DatasetOrigin | CuratedOrigin | TaughtOrigin
 KINDS: dict[type[VersionOrigin], str] = {DatasetOrigin: FOLDER, CuratedOrigin: CURATED, TaughtOrigin: TAUGHT}
 """The kind of data that each origin belongs to."""
+VERSION_FORMS = {
+    "dvc_rev": re.compile("([0-9a-f]{40}|[0-9a-f]{64})?"),
+    "tag": re.compile(f"({'|'.join(KINDS.values())})-[0-9a-f]{{12}}"),
+    "sha256": re.compile("[0-9a-f]{64}"),
+    "repo": re.compile(r"[^\x00-\x1f]+"),
+}
+"""What each part of a version's record must match; the commit may be missing. Other text could be read as an option or
+a pattern by git, or as a path out of a folder."""
 
 
 def tag_of(sha256: str, kind: str = FOLDER) -> str:
@@ -136,11 +146,13 @@ def fetch_dataset(version: DatasetVersion, target: Path) -> None:
         target: Folder to create. It must not exist.
 
     Raises:
-        EditLoopError: The history was rewritten (the commit or the tag is missing, the tag was moved, or the commit
-            states another sha256), the content is not available, or its bytes differ.
+        EditLoopError: The record is none, the history was rewritten (the commit or the tag is missing, the tag was
+            moved, or the commit states another sha256), the content is not available, or its bytes differ.
     """
     from editloop.datasets import dvc_store
 
+    if fault := version_fault(version):
+        raise EditLoopError(f"The record of a dataset's version has {fault}. Restore the record; nothing was fetched.")
     with checkout(_readable_address(version["repo"])) as work, tempfile.TemporaryDirectory() as temporary:
         _check_history(work.folder, version)
         kind, _, _ = version["tag"].rpartition("-")
@@ -161,17 +173,31 @@ def read_version(path: Path) -> DatasetVersion:
     Raises:
         EditLoopError: The file cannot be read, or is not a version.
     """
+    advice = "Give the one that stage dataset, stage curate or `editloop teacher publish` wrote."
     try:
-        version: DatasetVersion = json.loads(path.read_bytes())
-        is_version = version.keys() >= DatasetVersion.__required_keys__
-    except (OSError, ValueError, AttributeError):
-        is_version = False
-    if not is_version:
-        raise EditLoopError(
-            f"{path}: not a version file. Give the one that stage dataset, stage curate or `editloop teacher publish` "
-            "wrote."
-        )
-    return version
+        version = json.loads(file_bytes(path, LARGEST_TEXT))
+    except (OSError, ValueError, RecursionError):
+        raise EditLoopError(f"{path}: not a version file. {advice}") from None
+    if fault := version_fault(version):
+        raise EditLoopError(f"{path}: not a version file; it has {fault}. {advice}")
+    return DatasetVersion(
+        dvc_rev=version["dvc_rev"], tag=version["tag"], sha256=version["sha256"], repo=version["repo"]
+    )
+
+
+def version_fault(version: object) -> str | None:
+    """Return what is wrong with the record of a version; None where it is whole.
+
+    Args:
+        version: What was read.
+    """
+    if not isinstance(version, dict):
+        return f"no {', '.join(VERSION_FORMS)}"
+    for key, form in VERSION_FORMS.items():
+        value = version.get(key)
+        if not isinstance(value, str) or not form.fullmatch(value):
+            return f"no {key}" if value is None else f"{key} = {str(value)[:80]!r}"
+    return None
 
 
 def _has_tag(folder: Path, tag: str) -> bool:
@@ -247,9 +273,17 @@ def _check_history(folder: Path, version: DatasetVersion) -> None:
         )
     kind, _, _ = tag.rpartition("-")
     (lineage,) = git_objects(folder, [f"{revision}:{LINEAGE.replace(FOLDER, kind)}"])
-    committed_sha256 = json.loads(lineage)["sha256"] if lineage else version["sha256"]  # older versions have no lineage
+    committed_sha256 = _stated_sha256(lineage) if lineage else version["sha256"]  # older versions have no lineage
     if committed_sha256 != version["sha256"]:
         raise EditLoopError(
             f"{repo}: commit {revision} of {tag} holds {committed_sha256}, but {version['sha256']} was recorded. "
             "Somebody rewrote the history; fetch that version from another clone."
         )
+
+
+def _stated_sha256(lineage: bytes) -> str:
+    """Return the sha256 that a committed lineage file states; "nothing readable" where it is none."""
+    try:
+        return str(json.loads(lineage)["sha256"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return "nothing readable"

@@ -38,7 +38,7 @@ def _check_push(address: str) -> None:
         folder = Path(temporary)
         git(folder, "init", "--quiet")
         commit = git(folder, "commit-tree", git(folder, "write-tree"), "-m", "probe")
-        git(folder, "push", "--quiet", "--dry-run", address, f"{commit}:{PROBE_BRANCH}")
+        git(folder, "push", "--quiet", "--dry-run", "--", address, f"{commit}:{PROBE_BRANCH}")
 
 
 def _check_folder(repo: str) -> None:

@@ -80,7 +80,7 @@ def _repository(repo: str) -> Iterator[Path | None]:
     """Yield a folder in which git can read the repository: for an address, a bare clone. None: no repository."""
     if is_url(repo):
         with tempfile.TemporaryDirectory(prefix="editloop-versions-") as temporary:
-            git(Path(temporary), "clone", "--quiet", "--bare", repo, "repo.git")
+            git(Path(temporary), "clone", "--quiet", "--bare", "--", repo, "repo.git")
             yield Path(temporary) / "repo.git"
     else:
         yield Path(repo).absolute() if is_repository(repo) else None

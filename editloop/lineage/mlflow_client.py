@@ -1,4 +1,7 @@
-"""MLflow's client, to which no secret of an address is written: tags, parameters and descriptions hide them."""
+"""MLflow's client, to which no secret of an address is written: tags, parameters and descriptions hide them.
+
+Importing this module also sets where artifacts may lie (`editloop.lineage.artifact_addresses`).
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +13,9 @@ from mlflow.tracking._model_registry import DEFAULT_AWAIT_MAX_SLEEP_SECONDS
 from mlflow.utils.async_logging.run_operations import RunOperations
 
 from editloop.addresses import value_without_secrets, without_secrets
+from editloop.lineage.artifact_addresses import refuse_foreign_artifacts
+
+refuse_foreign_artifacts()
 
 
 class SecretFreeClient(MlflowClient):

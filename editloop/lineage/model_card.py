@@ -27,13 +27,13 @@ LIMITS = {
 PAGES = Environment(keep_trailing_newline=True)
 PAGES.filters["cell"] = markdown_cell
 CARD = PAGES.from_string(
-    """# {{ name }}: {{ gate.verdict }}
+    """# {{ name | cell }}: {{ gate.verdict | string | cell }}
 
 {{ what }}
 
-## What the gate said: {{ gate.verdict }}
+## What the gate said: {{ gate.verdict | string | cell }}
 {% for reason in gate.reasons %}
-- {{ reason | cell }}
+- {{ reason | string | cell }}
 {%- endfor %}
 
 ## Measured
@@ -49,7 +49,7 @@ CARD = PAGES.from_string(
 | link | value |
 |---|---|
 {%- for link in chain %}
-| {{ link.name }} | {% if link.address %}[{{ link.value | cell }}]({{ link.address }}){% else %}{{ link.value | cell }}\
+| {{ link.name | cell }} | {% if link.address %}[{{ link.value | cell }}]({{ link.address }}){% else %}{{ link.value | cell }}\
 {% endif %} |
 {%- endfor %}
 

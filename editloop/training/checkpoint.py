@@ -1,12 +1,11 @@
 """Checkpoints of a training, from which a later call continues. All ranks write; the manifest comes last.
 
 A folder `step-00000120/` holds DeepSpeed's states under `engine/`, the step and history in `progress.json`, and in
-`beside.safetensors` the tensors that a training stores in addition. DeepSpeed reads its own files with pickle. They are
-only read after every byte has been compared with the manifest. A job with another number of ranks reads them as a
-universal checkpoint.
+`beside.safetensors` the tensors that a training stores in addition. DeepSpeed's own files are pickles. They are read
+after every byte has been compared with the manifest, and restricted to what a state holds
+(`editloop.training.checkpoint_pickles`). A job with another number of ranks reads them as a universal checkpoint.
 """
 
-import json
 import shutil
 import subprocess
 import sys
@@ -15,12 +14,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch.distributed as distributed
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from editloop.content import MANIFEST, complete_folder, read_manifest, write_json
 from editloop.errors import EditLoopError
+from editloop.json_file import read_json_record
 from editloop.models.backbones.weight_files import TensorFileWriter
+from editloop.settings_file import FrozenModel
+from editloop.training.checkpoint_pickles import restricted_pickles
 from editloop.training.distributed import broadcast_object, gather_files, is_first_on_disk
 from editloop.training.engine import trainable_outline, trainable_tensors
 
@@ -28,6 +31,7 @@ ENGINE, PROGRESS, EXTRA_TENSORS = "engine", "progress.json", "beside.safetensors
 BEST, STATE = "best", "trained.safetensors"
 UNIVERSAL = ".universal"
 """Folder beside the checkpoints, while one is read in the universal form."""
+DELETE = "Delete this checkpoint to go on at the one before."
 
 
 class TrainingProgress(NamedTuple):
@@ -39,6 +43,27 @@ class TrainingProgress(NamedTuple):
     """`steps` and `evaluations` so far. Online RL adds `solved` and `ended`."""
     reason: str = ""
     """Why it stopped early; empty where it did not."""
+
+
+class SavedProgress(FrozenModel):
+    """Content of PROGRESS."""
+
+    step: int
+    history: dict[str, list[Any]]
+    reason: str = ""
+
+    def as_progress(self) -> TrainingProgress:
+        """Return it as the training's progress."""
+        return TrainingProgress(self.step, self.history, self.reason)
+
+
+class CheckpointFacts(FrozenModel):
+    """Facts of a checkpoint's manifest."""
+
+    identity: str
+    step: int
+    ranks: int
+    zero_stage: int
 
 
 class SavedCheckpoint(NamedTuple):
@@ -145,13 +170,14 @@ def load(engine: Any, checkpoint: SavedCheckpoint) -> TrainingProgress:
             _write_universal(checkpoint.folder, source)
         distributed.barrier()
     partial = any(not parameter.requires_grad for parameter in engine.module.parameters())
-    path, _ = engine.load_checkpoint(str(source), ENGINE, load_module_strict=not partial)
+    with restricted_pickles(checkpoint.folder):
+        path, _ = engine.load_checkpoint(str(source), ENGINE, load_module_strict=not partial)
     if path is None:
         raise EditLoopError(f"{checkpoint.folder}: DeepSpeed could not read it. Delete it to go on at the one before.")
     distributed.barrier()
     if writes:
         shutil.rmtree(source)
-    return TrainingProgress(**json.loads((checkpoint.folder / PROGRESS).read_text()))
+    return read_json_record(checkpoint.folder / PROGRESS, SavedProgress, DELETE).as_progress()
 
 
 def read_extra_tensors(checkpoint: SavedCheckpoint) -> dict[str, Tensor]:
@@ -205,23 +231,26 @@ def _newest(folder: Path, zero_stage: int, identity: str) -> SavedCheckpoint | N
     if not complete:
         return None
     last = complete[-1]
-    facts = read_manifest(last, check=True)["facts"]
-    if facts["identity"] != identity:
+    try:
+        facts = CheckpointFacts.model_validate(read_manifest(last, check=True)["facts"])
+    except ValidationError:
+        raise EditLoopError(f"{last / MANIFEST}: its facts are not those of a checkpoint. {DELETE}") from None
+    if facts.identity != identity:
         raise EditLoopError(
             f"{last}: a checkpoint of another training (other settings, data or base). Give another folder, or delete "
             "this one to begin anew."
         )
     ranks = distributed.get_world_size()
-    as_universal = facts["ranks"] != ranks and zero_stage > 0
+    as_universal = facts.ranks != ranks and zero_stage > 0
     # DeepSpeed 0.19 reads states of another stage wrongly or not at all, and those of stage 3 wrongly where the number
     # of ranks differs.
-    if facts["zero_stage"] != zero_stage or (as_universal and zero_stage == 3):
+    if facts.zero_stage != zero_stage or (as_universal and zero_stage == 3):
         raise EditLoopError(
-            f"{last}: written by {facts['ranks']} processes at zero_stage {facts['zero_stage']}; {ranks} processes at "
+            f"{last}: written by {facts.ranks} processes at zero_stage {facts.zero_stage}; {ranks} processes at "
             f"zero_stage {zero_stage} cannot go on there. The stage must be the same, and for stage 3 the number of "
             "processes too. Set them so, or delete this folder to begin anew."
         )
-    return SavedCheckpoint(last, int(facts["step"]), as_universal)
+    return SavedCheckpoint(last, facts.step, as_universal)
 
 
 def _complete(folder: Path) -> list[Path]:
@@ -238,7 +267,7 @@ def _write_universal(checkpoint: Path, universal_folder: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "deepspeed.checkpoint.ds_to_universal",
+        "editloop.training.checkpoint_pickles",
         "--input_folder",
         str(checkpoint / ENGINE),
         "--output_folder",

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from editloop import content
-from editloop.content import complete_folder, new_folder, read_manifest
+from editloop.content import complete_folder, file_digests, new_folder, read_manifest, write_manifest
+from editloop.errors import EditLoopError
+from editloop.object_storage import put_folder
 
 
 def test_a_folder_replaces_another_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -77,3 +79,27 @@ def test_what_is_renamed_is_on_the_disk_before_and_the_new_name_after(
 
 def _files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("link", ["secret", "part/secret"])
+def test_a_link_out_of_a_folder_is_no_part_of_it(link: str, tmp_path: Path) -> None:
+    """Else a stranger's folder would have a file of whoever takes it stored and uploaded."""
+    (tmp_path / "id_rsa").write_text("a private key")
+    folder = tmp_path / "folder"
+    (folder / "part").mkdir(parents=True)
+    (folder / "own.txt").write_text("own")
+    (folder / "linked.txt").symlink_to("own.txt")
+    assert sorted(file_digests(folder)) == ["linked.txt", "own.txt"]
+    (folder / link).symlink_to(tmp_path / "id_rsa")
+    for call in (file_digests, lambda path: write_manifest(path, {}), lambda path: put_folder(path, "s3://bucket/x")):
+        with pytest.raises(EditLoopError, match="secret: a link out of"):
+            call(folder)
+
+
+def test_links_of_the_hubs_cache_are_files(tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--x" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--x" / "blobs").mkdir()
+    (tmp_path / "models--x" / "blobs" / "1").write_text("weights")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/1")
+    assert list(file_digests(snapshot)) == ["model.safetensors"]

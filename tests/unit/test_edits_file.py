@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from editloop.content import file_digests, read_manifest
+from editloop.content import read_manifest
 from editloop.data import edits_file
 from editloop.data.edits_file import MOST_LINE_FAULTS, read_edits
 from editloop.data.picture_file import LARGEST_PICTURE, load_image
@@ -52,12 +52,17 @@ def write(folder: Path, *lines: Any) -> Path:
     return path
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    """The bytes of every file below a folder, links followed."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def faults(path: Path) -> list[str]:
     """The lines of the error; nothing may have been written beside the file."""
-    before = file_digests(path.parent)
+    before = contents(path.parent)
     with pytest.raises(EditLoopError) as caught:
         read_edits(path)
-    assert file_digests(path.parent) == before
+    assert contents(path.parent) == before
     return str(caught.value).splitlines()
 
 

@@ -39,10 +39,11 @@ def client(queue: Queue) -> TestClient:
     return TestClient(make_hint_app(queue, SECRET))
 
 
-def signed(secret: str, body: str = BODY) -> dict[str, str]:
+def signed(secret: str, body: str = BODY, seconds_ago: float = 0) -> dict[str, str]:
     """As MLflow's own webhooks are."""
-    signature = _generate_hmac_signature(secret, "id-1", "1700000000", body)
-    return {"X-MLflow-Delivery-Id": "id-1", "X-MLflow-Timestamp": "1700000000", "X-MLflow-Signature": signature}
+    sent_at = str(int(time.time() - seconds_ago))
+    signature = _generate_hmac_signature(secret, "id-1", sent_at, body)
+    return {"X-MLflow-Delivery-Id": "id-1", "X-MLflow-Timestamp": sent_at, "X-MLflow-Signature": signature}
 
 
 @pytest.mark.parametrize("headers", [{"Authorization": f"Bearer {SECRET}"}, signed(SECRET)])
@@ -60,6 +61,11 @@ def test_who_knows_the_secret_may_hint(client: TestClient, queue: Queue, headers
         {"Authorization": f"Basic {SECRET}"},
         signed("another"),
         signed(SECRET, "another body"),
+        signed(SECRET, seconds_ago=3600),
+        signed(SECRET, seconds_ago=-3600),
+        signed(SECRET) | {"X-MLflow-Timestamp": "1700000000"},
+        signed(SECRET) | {"X-MLflow-Timestamp": "1" * 13},
+        signed(SECRET) | {"X-MLflow-Timestamp": ""},
     ],
 )
 def test_nobody_else_may(client: TestClient, queue: Queue, headers: dict[str, str]) -> None:
