@@ -88,7 +88,7 @@ def restore_services(
     """
     backup = read_backup(store, name)
     if backup.kind != "services":
-        raise EditLoopError(f"back-up {name}: is of a cluster. docs/operations.md has how to restore it there.")
+        raise EditLoopError(f"back-up {name}: is of a cluster. docs/cluster.md has how to restore it there.")
     _check_target(folder, overwrite)
     kept = {} if backup.with_secrets and secrets is None else _kept_secrets(name, secrets)
     stores = _store_targets(backup, store_parts(os.environ))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pipelines.input_options import plain_folder
+from pipelines.lineage_cli import Unsigned
 from pipelines.service_option import DEFAULT_SERVICES, Services
 
 Store = Annotated[str, typer.Option("--to", help="Where back-ups are: a folder, or s3://BUCKET/PREFIX.")]
@@ -29,7 +30,7 @@ def backup_command(
     """Back up Label Studio, MLflow, the dataset repository and the files of a folder, while its services run.
 
     Of the files, only those that changed are read and stored again. A back-up that is cut off does not exist; the same
-    call begins anew and uses what is stored. On a cluster the CronJob does this: docs/operations.md.
+    call begins anew and uses what is stored. On a cluster a CronJob does this: docs/cluster.md.
 
     For example: editloop backup --services runs/demo --to /mnt/backups --keep 14
     """
@@ -88,6 +89,7 @@ def restore_command(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Verify the lineage of all registered models at the end.")
     ] = True,
+    unsigned_campaigns: Unsigned = False,
 ) -> None:
     """Restore a back-up on this machine, and verify the lineage of every registered model there.
 
@@ -108,11 +110,11 @@ def restore_command(
             return
         backup = restore_services(store, name, folder, secrets=secrets, overwrite=overwrite)
         print(f"{folder}: restored from {name} of {backup.created:%Y-%m-%d %H:%M} UTC")
-        if verify and not _verify_all(folder):
+        if verify and not _verify_all(folder, accept_unsigned=unsigned_campaigns):
             raise typer.Exit(1)
 
 
-def _verify_all(folder: Path) -> bool:
+def _verify_all(folder: Path, *, accept_unsigned: bool) -> bool:
     """Print for each registered version whether its lineage holds, and return whether all do."""
     from editloop.lineage.tracking import all_pages, client
     from pipelines.environment import services_of
@@ -126,7 +128,7 @@ def _verify_all(folder: Path) -> bool:
                 number = str(version.version)
                 alias = aliases.get(number)
                 address = f"models:/{model.name}@{alias}" if alias else f"models:/{model.name}/{number}"
-                chain = verify(address)
+                chain = verify(address, accept_unsigned=accept_unsigned)
                 gaps += chain.gap is not None
                 print(f"{'✗' if chain.gap else '✓'} {address}: {chain.gap or f'{len(chain.links)} links hold'}")
     return gaps == 0

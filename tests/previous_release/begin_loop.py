@@ -28,9 +28,12 @@ INSTRUCTION, EDITS = "make the red circle blue", 4
 
 def write_small_base(folder: Path) -> None:
     """Write an untrained base of an eighth of the shipped one's size."""
-    with patch.object(
-        edit_reward, "tiny_config", lambda family, tokenizer, **_: tiny_config(family, tokenizer, width=32, heads=1)
-    ), patch.object(edit_reward, "WIDTH", 32):
+    with (
+        patch.object(
+            edit_reward, "tiny_config", lambda family, tokenizer, **_: tiny_config(family, tokenizer, width=32, heads=1)
+        ),
+        patch.object(edit_reward, "WIDTH", 32),
+    ):
         edit_reward.build_tiny_reward().save(folder, {"made_by": "tests/previous_release"})
 
 
