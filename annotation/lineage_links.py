@@ -16,7 +16,7 @@ from annotation.campaigns.label_studio import LabelStudioApi, read_project
 from annotation.campaigns.labelling import config_sha256
 from annotation.campaigns.lead_queue import snapshot
 from annotation.campaigns.locating import campaign_files
-from annotation.campaigns.record import CampaignRecord, read_records
+from annotation.campaigns.record import CampaignRecord, is_recorded, read_records
 from editloop.content import sha256_bytes, sha256_json
 from editloop.data.data_origin import DataOrigin
 from editloop.datasets.votes import DECISIONS, JUDGEMENTS, Votes, read_votes
@@ -30,7 +30,9 @@ EXPORT, VOTE_FILES = "export.json", (JUDGEMENTS, DECISIONS)
 """Files that a collect run logs: Label Studio's export, and the votes read from it. DIGESTS is one too."""
 
 
-def judgement_links(chain: Chain, facts: dict[str, Any], votes: Votes | None = None) -> None:
+def judgement_links(
+    chain: Chain, facts: dict[str, Any], votes: Votes | None = None, *, accept_unsigned: bool = False
+) -> None:
     """Add the links from a dataset to its judgements, label export, campaign, answers, candidates and annotators.
 
     For imported ratings the chain ends at the files that were imported.
@@ -39,12 +41,14 @@ def judgement_links(chain: Chain, facts: dict[str, Any], votes: Votes | None = N
         chain: The chain to extend.
         facts: Facts of the dataset's manifest.
         votes: The dataset's votes, which must be among those of the judgements; None skips this check.
+        accept_unsigned: Whether the chain may end, with a warning, at the label export of a campaign without any record
+            in MLflow, as release 0.2.0 and earlier ones opened it.
 
     Raises:
         Gap: A link is missing or does not hold.
     """
     if facts.get("campaign_key"):
-        _collect_links(chain, facts, votes)
+        _collect_links(chain, facts, votes, accept_unsigned)
     else:
         _import_links(chain, facts)
     if not facts.get("annotators"):
@@ -68,18 +72,21 @@ def _import_links(chain: Chain, facts: dict[str, Any]) -> None:
     chain.add("source files", origin.text())
 
 
-def _collect_links(chain: Chain, facts: dict[str, Any], votes: Votes | None) -> None:
-    judgements = str(facts.get("judgements_sha256"))
+def _collect_links(chain: Chain, facts: dict[str, Any], votes: Votes | None, accept_unsigned: bool) -> None:
+    judgements, key = str(facts.get("judgements_sha256")), str(facts.get("campaign_key"))
     run = finished_run("judgements", "collect", judgements)
     chain.add("judgements", judgements)
+    records = look_up("campaign", lambda: read_records(service_settings(), key))
+    is_unsigned = not records and not look_up("campaign", lambda: is_recorded(key))
+    names = (EXPORT, *VOTE_FILES) if is_unsigned else (EXPORT, DIGESTS, *VOTE_FILES)
     with tempfile.TemporaryDirectory() as temporary:
-        files = look_up(
-            "label export", lambda: fetch_logged_files(run, Path(temporary), (EXPORT, DIGESTS, *VOTE_FILES))
-        )
+        files = look_up("label export", lambda: fetch_logged_files(run, Path(temporary), names))
         vote_data = files[EXPORT].read_bytes()
-        digests: dict[int, str] = {
-            int(annotation): digest for annotation, digest in json.loads(files[DIGESTS].read_bytes()).items()
-        }
+        digests: dict[int, str] = (
+            {}
+            if is_unsigned
+            else {int(annotation): digest for annotation, digest in json.loads(files[DIGESTS].read_bytes()).items()}
+        )
         collected_votes = look_up("judgements", lambda: read_votes(Path(temporary)))
     if sha256_bytes(vote_data) != facts.get("export_sha256"):
         raise Gap(
@@ -90,17 +97,30 @@ def _collect_links(chain: Chain, facts: dict[str, Any], votes: Votes | None) -> 
     ):
         raise Gap(f"judgements: the dataset has ratings that nobody gave in {judgements}")
     chain.add("label export", str(facts["export_sha256"]))
-    campaign = _campaign(chain, facts, digests)
+    if is_unsigned:
+        _unsigned_campaign(chain, facts, accept_unsigned)
+        return
+    if not records:
+        raise Gap(f"campaign: MLflow has no record of {key}")
+    campaign = _campaign(chain, facts, digests, records[0])
     _candidates(chain, facts, campaign)
 
 
-def _campaign(chain: Chain, facts: dict[str, Any], digests: dict[int, str]) -> Campaign:
+def _unsigned_campaign(chain: Chain, facts: dict[str, Any], accept_unsigned: bool) -> None:
+    """End the chain at a campaign without a record, where that is accepted."""
+    key = facts.get("campaign_key")
+    if not accept_unsigned:
+        raise Gap(
+            f"campaign: MLflow has no record of {key}. Release 0.2.0 and earlier ones kept none, so nothing shows "
+            "whose its answers are: accept that by --unsigned-campaigns, or train on a campaign of this version"
+        )
+    _gate(chain, facts)
+    chain.add("campaign", f"{key}, without a signed record: here the chain ends", warning=True)
+
+
+def _campaign(chain: Chain, facts: dict[str, Any], digests: dict[int, str], record: CampaignRecord) -> Campaign:
     """Add the campaign, its labelling config and its answers, compared with what Label Studio has now."""
     key, expected, settings = str(facts.get("campaign_key")), facts.get("config_sha256"), service_settings()
-    records = look_up("campaign", lambda: read_records(settings, key))
-    if not records:
-        raise Gap(f"campaign: MLflow has no record of {key}")
-    record: CampaignRecord = records[0]
     campaign = record.campaign
     look_up("campaign", lambda: connect(settings))
     project = look_up("campaign", lambda: read_project(LabelStudioApi(settings), campaign.project_id, campaign.name))

@@ -123,11 +123,19 @@ class ObjectFolder:
 
     def names(self) -> set[str]:
         """Return the names of all objects."""
+        return set(self.marks())
+
+    def marks(self) -> dict[str, str]:
+        """Return a mark of each object by its name: its size, a hyphen and its ETag, which tells contents apart."""
         with self._errors("cannot be read"):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(""))
-            keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+            entries = [entry for page in pages for entry in page.get("Contents", [])]
         # SeaweedFS lists empty folders as objects whose names end in a slash
-        return {key.removeprefix(self._key("")) for key in keys if not key.endswith("/")}
+        return {
+            entry["Key"].removeprefix(self._key("")): f"{entry['Size']}-{entry['ETag']}"
+            for entry in entries
+            if not entry["Key"].endswith("/")
+        }
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a small object; None where there is none.

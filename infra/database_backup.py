@@ -11,20 +11,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from editloop.environment import EnvironmentSettings
+from editloop.content import sha256_file
 from editloop.errors import EditLoopError
 from editloop.object_storage import ObjectFolder
-
-
-class BackupSettings(EnvironmentSettings):
-    """Where back-ups are, and which one is meant."""
-
-    backups: str | None = None
-    """s3://BUCKET/PREFIX of all back-ups."""
-    backup_name: str | None = None
-    """Name of the back-up to make: a folder with a dump of each database."""
-    restore: str | None = None
-    """Name of a back-up to restore in place of making one."""
+from infra.backup_folder import backup_names, check_name, read_backup
+from infra.backup_settings import BackupSettings
 
 
 def back_up_database(database: str, backup: ObjectFolder) -> int:
@@ -49,15 +40,16 @@ def back_up_database(database: str, backup: ObjectFolder) -> int:
         return dump.stat().st_size
 
 
-def restore_database(database: str, backup: ObjectFolder) -> None:
+def restore_database(database: str, backup: ObjectFolder, sha256: str | None = None) -> None:
     """Restore a database from object storage, completely or not at all. It must be empty.
 
     Args:
         database: The database's name.
         backup: Folder of the dump.
+        sha256: The dump's, as the back-up's manifest has it; None where there is no manifest.
 
     Raises:
-        EditLoopError: There is no such dump, or pg_restore fails, as in a database that has tables.
+        EditLoopError: There is no such dump, it is damaged, or pg_restore fails, as in a database that has tables.
         StorageError: The storage cannot be read.
     """
     dump = f"{database}.dump"
@@ -65,6 +57,8 @@ def restore_database(database: str, backup: ObjectFolder) -> None:
         raise EditLoopError(f"{backup.address}/{dump}: no such back-up. EDITLOOP_RESTORE names the one to restore.")
     with tempfile.TemporaryDirectory() as folder:
         backup.download([dump], Path(folder))
+        if sha256 and sha256_file(Path(folder) / dump) != sha256:
+            raise EditLoopError(f"{backup.address}/{dump}: is damaged: its sha256 is another. Restore another back-up.")
         arguments = ("--no-owner", "--no-privileges", "--single-transaction", "--exit-on-error", f"{folder}/{dump}")
         advice = "Nothing was restored. It needs an empty database: docs/cluster.md has how to empty one."
         _run("pg_restore", database, *arguments, advice=advice)
@@ -90,10 +84,11 @@ def main() -> int:
         settings = BackupSettings()
         if not (database := os.environ.get("PGDATABASE")):
             raise EditLoopError("PGDATABASE is not set. Set it to the name of the database.")
-        name = settings.restore or settings.require("backup_name")
-        backup = ObjectFolder(f"{settings.require('backups').rstrip('/')}/{name}")
+        name = check_name(settings.restore or settings.require("backup_name"))
+        backup = ObjectFolder(f"{settings.folder.address}/{name}")
         if settings.restore:
-            restore_database(database, backup)
+            dumps = read_backup(settings.folder, name).dumps if name in backup_names(settings.folder) else {}
+            restore_database(database, backup, dumps.get(f"{database}.dump"))
             print(f"{database}: restored from {backup.address}/{database}.dump")
         else:
             size = back_up_database(database, backup)

@@ -122,6 +122,22 @@ def make_template(name: ServiceName, settings: LocalServiceSettings) -> Path | N
     return target
 
 
+def migrate_databases(name: ServiceName, settings: LocalServiceSettings, folder: Path) -> None:
+    """Bring databases of another version of a service to that of the present one. The service must not run.
+
+    Args:
+        name: The service.
+        settings: Settings of the local services.
+        folder: The folder with the databases.
+
+    Raises:
+        EditLoopError: The service refuses, as where the databases are of a later version.
+    """
+    log = folder.with_name(f"{name}.log")
+    for command in migration_commands(name, settings, folder):
+        _run(name, command, folder, folder, log)
+
+
 def log_tail(log: Path) -> str:
     """Return the end of a log as one line.
 

@@ -9,6 +9,7 @@ import typer
 from editloop.errors import EditLoopError, there_are
 from editloop.lineage.mlflow_errors import mlflow_errors_in_one_line
 from editloop.logs import log_to_stderr
+from pipelines.backup_cli import backup_command, restore_command
 from pipelines.benchmark_cli import benchmark_command
 from pipelines.benchmark_editor_cli import benchmark_editor_command
 from pipelines.best_of_n_cli import best_of_n_command
@@ -310,6 +311,10 @@ def down_command(services: Services = DEFAULT_SERVICES) -> None:
 
     stopped = stop_services(services.absolute() / "services")
     print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+app.command("backup", rich_help_panel=SERVICES)(backup_command)
+app.command("restore", rich_help_panel=SERVICES)(restore_command)
 
 
 @app.command("status", rich_help_panel=SERVICES)

@@ -14,11 +14,19 @@ from pipelines.service_option import DEFAULT_SERVICES, Services
 dataset_app = typer.Typer(no_args_is_help=True, help="The dataset's versions: exports and withdrawals.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Unsigned = Annotated[
+    bool,
+    typer.Option(
+        "--unsigned-campaigns",
+        help="End a chain, with a warning, at a campaign of release 0.2.0 or earlier, which has no signed record.",
+    ),
+]
 
 
 def verify_command(
     model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
     as_json: Json = False,
+    unsigned_campaigns: Unsigned = False,
     services: Services = DEFAULT_SERVICES,
 ) -> None:
     """Follow a registered model back to its annotators; exit with 1 at the first gap, and name it.
@@ -31,7 +39,7 @@ def verify_command(
 
     parse_model(model)
     with services_of(services):
-        chain = walk(model)
+        chain = walk(model, accept_unsigned=unsigned_campaigns)
     if as_json:
         _print_json({"model": model, **chain.summary()})
     else:

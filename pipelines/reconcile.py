@@ -24,7 +24,7 @@ from annotation.campaigns.lead_queue import Snapshot, snapshot
 from annotation.campaigns.locating import CampaignFiles, annotate_runs, campaign_files
 from annotation.campaigns.people import record_joined
 from annotation.campaigns.project import campaign_projects, mend_project
-from annotation.campaigns.record import CampaignRecord, now, read_records
+from annotation.campaigns.record import EARLIER, CampaignRecord, now, read_records
 from annotation.campaigns.training import keep_trained
 from annotation.campaigns.training_project import mend_training
 from editloop.content import sha256_json
@@ -186,7 +186,7 @@ class _Pass:
             titles = ", ".join(map(shorten, unrecorded[:SHOWN_TITLES])) + (", ..." if unrecorded[SHOWN_TITLES:] else "")
             self.result.notes.append(
                 f"{server_name()} has no record of {len(unrecorded)} campaigns in Label Studio ({titles}), so nothing "
-                "follows from them: is MLFLOW_TRACKING_URI the server that they were opened with?"
+                f"follows from them: is MLFLOW_TRACKING_URI the server that they were opened with? {EARLIER}"
             )
 
     def look_at(self, record: CampaignRecord) -> None:

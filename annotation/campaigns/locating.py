@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from annotation.campaigns.campaign import Campaign, load_pages, read_campaign
 from annotation.campaigns.people import record_joined
-from annotation.campaigns.record import CampaignRecord, opened_file, read_record, read_records
+from annotation.campaigns.record import EARLIER, CampaignRecord, opened_file, read_record, read_records
 from editloop.content import MANIFEST, complete_folder, read_manifest, write_file
 from editloop.data.vocabulary import Page
 from editloop.errors import EditLoopError
@@ -82,7 +82,8 @@ def locate_campaign(settings: ServiceSettings, name: str) -> CampaignFiles:
             problem = f"{len(matches)} campaigns have that name; use a key"
         elif near := get_close_matches(name, [campaign.name for campaign in campaigns], n=1):
             problem = f"no such campaign or folder. Did you mean {near[0]}? There are"
-        raise EditLoopError("\n".join([f"{name}: {problem}:", *(lines or ["  none"])]))
+        earlier = [] if matches else [EARLIER.replace("none", "no record")]
+        raise EditLoopError("\n".join([f"{name}: {problem}:", *(lines or ["  none"]), *earlier]))
     return campaign_files(record_joined(settings, matches[0]))
 
 

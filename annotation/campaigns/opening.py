@@ -28,8 +28,9 @@ from annotation.campaigns.record import (
 )
 from annotation.campaigns.training import TRAINING_PAGES
 from annotation.campaigns.training_project import mend_training
-from editloop.content import read_manifest, sha256_json, write_file, write_json
+from editloop.content import read_manifest, sha256_file, sha256_json, write_file, write_json
 from editloop.data.candidates_folder import read_tasks
+from editloop.data.picture_file import file_picture_sha256
 from editloop.data.vocabulary import EditTask, Page
 from editloop.errors import EditLoopError
 from editloop.progress import track
@@ -73,6 +74,7 @@ def open_campaign(
     """
     tasks = [task for task in read_tasks(candidates) if len(task.candidates) >= FEWEST]
     images, candidates_sha256 = candidates / "images", str(read_manifest(candidates)["sha256"])
+    _check_picture_names(candidates, tasks)
     texts = settings_texts(
         {**campaign_settings.model_dump(mode="json", exclude=CHANGEABLE), "candidates": candidates_sha256}
     )
@@ -138,6 +140,20 @@ def open_campaign(
     for name, text in files.items():
         write_file(folder / name, text)
     return record.campaign
+
+
+def _check_picture_names(candidates: Path, tasks: Sequence[EditTask]) -> None:
+    """Raise EditLoopError, before anything is opened, if the candidates name pictures by their files.
+
+    Releases up to 0.2.0 did, for all of a folder's pictures; so one tells. Each is checked when it is shown.
+    """
+    for task in tasks[:1]:
+        path = candidates / "images" / f"{task.source}.png"
+        if path.is_file() and sha256_file(path) == task.source != file_picture_sha256(path):
+            raise EditLoopError(
+                f"{candidates}: of release 0.2.0 or earlier, which knew pictures by their files, not by their pixels. "
+                "Make the candidates anew by stage candidates; datasets and models of that release go on."
+            )
 
 
 def _has_name(record: CampaignRecord, name: str) -> bool:

@@ -36,6 +36,10 @@ FIRST_PAUSE = 0.1
 """Seconds between the first two checks for them. The pause doubles each time, up to one second."""
 OPENED = re.compile(r"Opened by EditLoop as campaign ([0-9a-f]{16})")
 """Finds the campaign's key in a project's description, where nobody changed it."""
+OPENED_EARLIER = re.compile(r'^editloop: \{.*"key":"([0-9a-f]{16})"', re.MULTILINE)
+"""Finds it in a description by release 0.2.0 or earlier."""
+CLOSED_EARLIER = re.compile(r"^editloop-closings: ", re.MULTILINE)
+"""Finds there that the campaign was closed."""
 ROWS = 1000
 """Tasks in one request when they are listed."""
 SETTINGS: dict[str, object] = {
@@ -115,12 +119,18 @@ def describe(campaign: Campaign) -> str:
 def campaign_projects(settings: ServiceSettings) -> dict[str, str]:
     """Return the titles of the projects whose descriptions still say which campaign they were made for, by its key.
 
+    Of the campaigns of release 0.2.0 and earlier, those that were closed are left out.
+
     Args:
         settings: Address and token of Label Studio.
     """
-    projects = list_projects(LabelStudioApi(settings), "id", "title", "description")
-    matches = ((OPENED.search(project["description"] or ""), str(project["title"])) for project in projects)
-    return {match[1]: title for match, title in matches if match}
+    titles = {}
+    for project in list_projects(LabelStudioApi(settings), "id", "title", "description"):
+        description = project["description"] or ""
+        earlier = None if CLOSED_EARLIER.search(description) else OPENED_EARLIER.search(description)
+        if match := OPENED.search(description) or earlier:
+            titles[match[1]] = str(project["title"])
+    return titles
 
 
 def mend_project(

@@ -33,6 +33,8 @@ KEY_TAG, KIND_TAG, EVENT_TAG = "editloop.campaign_key", "editloop.kind", "editlo
 SIGNER_TAG, SIGNATURE_TAG = "editloop.signing_key", "editloop.signature"
 TAG_CHARACTERS = 4000
 """Characters of an event in one tag; MLflow's limit is 8,000."""
+EARLIER = "A campaign of release 0.2.0 or earlier has none: finish and collect it with that release."
+"""What is told of a campaign without a record."""
 OPENED: Literal["opened"] = "opened"
 """Kind of the first event of a campaign."""
 KEPT = "answers"
@@ -292,9 +294,24 @@ def read_record(settings: ServiceSettings, key: str) -> CampaignRecord:
     records = read_records(settings, key)
     if not records:
         raise EditLoopError(
-            f"MLflow has no record of campaign {key}: is MLFLOW_TRACKING_URI the server that it was opened with?"
+            f"MLflow has no record of campaign {key}: is MLFLOW_TRACKING_URI the server that it was opened with? "
+            f"{EARLIER}"
         )
     return records[0]
+
+
+def is_recorded(key: str) -> bool:
+    """Return whether MLflow has any run in a campaign's record, whoever signed it; deleted ones count too.
+
+    Args:
+        key: The campaign's key.
+    """
+    from mlflow.entities import ViewType
+
+    api = tracking.client()
+    experiment = tracking.find_experiment(api, RECORDS)
+    query = f"tags.`{KEY_TAG}` = {tracking.quoted(key)}"
+    return bool(experiment and tracking.all_pages(api.search_runs, [experiment], query, ViewType.ALL, limit=1))
 
 
 def keep_files(run_id: str, files: Mapping[str, bytes]) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +17,10 @@ from components.annotate.stage import run_annotate
 from components.collect.declaration import CollectParameters
 from components.collect.stage import run_collect
 from editloop.content import complete_folder, read_manifest
+from editloop.datasets.repository import commit_dataset, fetch_dataset
 from editloop.lineage import registry, tracking
 from editloop.lineage.promotion import alias_version, promote_version
+from editloop.object_storage import ObjectFolder
 from infra.settings import service_settings
 from tests.cluster_services import Cluster, cluster_services
 from tests.kubernetes_manifests import FOLDER, workload
@@ -93,9 +96,23 @@ def projects(variables: dict[str, str]) -> httpx.Response:
 
 
 def back_up(cluster: Cluster, **variables: str) -> list[str]:
-    """Exit code and output of each of the back-up's containers."""
-    results = [cluster.run(container, **variables) for container in workload("database-backup").containers]
+    """Exit code and output of each of the back-up's containers, in the order in which a pod runs them."""
+    results = [cluster.run(container, **variables) for container in workload("backup").containers]
     return [f"{done.returncode} {done.stdout.strip()}" for done in results]
+
+
+def stores(root: Path, prefix: str = "") -> dict[str, str]:
+    """Where the back-up's last container finds or puts what is outside the databases."""
+    if not (root / "preferences.git").exists():
+        subprocess.run(["git", "init", "--quiet", "--bare", root / "preferences.git"], check=True)
+    places = {"EDITLOOP_PICTURES": "pictures", "EDITLOOP_DATASET_REMOTE": "dataset"}
+    if prefix:
+        places |= {"MLFLOW_ARTIFACTS_DESTINATION": "mlflow"}
+    return {
+        "EDITLOOP_PROFILE": "",
+        "EDITLOOP_DATASET_REPO": (root / "preferences.git").as_uri(),
+        **{variable: f"s3://{BUCKET}/{prefix}{place}" for variable, place in places.items()},
+    }
 
 
 def test_what_people_did_comes_back_from_a_backup(
@@ -118,15 +135,29 @@ def test_what_people_did_comes_back_from_a_backup(
     before = read_facts(campaign, candidates, tmp_path / "before")
     assert before[2:4] == (version, "Ada")
 
-    made = back_up(cluster, EDITLOOP_BACKUP_NAME="nightly")
+    here = stores(tmp_path / "here")
+    with complete_folder(tmp_path / "dataset") as folder:
+        (folder / "rows.parquet").write_text("rows")
+    addresses = {"repo": here["EDITLOOP_DATASET_REPO"], "remote": here["EDITLOOP_DATASET_REMOTE"]}
+    dataset = commit_dataset(tmp_path / "dataset", **addresses, message="one version")
+
+    made = back_up(cluster, EDITLOOP_BACKUP_NAME="nightly", **here)
     names = [f"s3://{BUCKET}/backups/nightly/{database}.dump" for database in ("mlflow", "label_studio")]
-    assert [line.rpartition(" ")[2] for line in made] == names
+    assert [line.rpartition(" ")[2] for line in made[:2]] == names
+    assert re.fullmatch(r"0 nightly: \d+ files, .* MB are new; 2 dumps", made[2]), made[2]
     for statement in EMPTY_DATABASES:
         cluster.postgresql.psql("--command", statement)
     assert [reply.status_code for reply in (first_experiment(environment), projects(environment))] == [400, 500]
-    assert [line[0] for line in back_up(cluster, EDITLOOP_RESTORE="nightly")] == ["0", "0"]
+    there = stores(tmp_path / "there", "restored/")
+    assert [line[0] for line in back_up(cluster, EDITLOOP_RESTORE="nightly", **there)] == ["0", "0", "0"]
     assert read_facts(campaign, candidates, tmp_path / "after") == before
-    once_more = cluster.run(workload("database-backup").containers[0], EDITLOOP_RESTORE="nightly")
+    for place in ("pictures", "mlflow", "dataset"):
+        came_back = ObjectFolder(f"s3://{BUCKET}/restored/{place}").marks()
+        assert came_back
+        assert came_back.items() <= ObjectFolder(f"s3://{BUCKET}/{place}").marks().items()
+    fetch_dataset({**dataset, "repo": there["EDITLOOP_DATASET_REPO"]}, tmp_path / "fetched")
+    assert back_up(cluster, EDITLOOP_RESTORE="nightly", **there)[2].startswith("1 editloop: s3://")
+    once_more = cluster.run(workload("backup").containers[0], EDITLOOP_RESTORE="nightly")
     assert re.fullmatch("editloop: mlflow: .* already exists.*It needs an empty database.*\n", once_more.stdout)
 
 
@@ -141,7 +172,7 @@ def test_what_people_did_comes_back_from_a_backup(
 def test_a_fault_of_a_backup_is_one_line(
     cluster: Cluster, environment: dict[str, str], variables: dict[str, str], fault: str
 ) -> None:
-    container = workload("database-backup").containers[0]
+    container = workload("backup").containers[0]
     done = cluster.run(container, **{"EDITLOOP_BACKUP_NAME": "nightly", **variables})
     assert done.returncode == 1
     assert re.fullmatch(f"editloop: {fault}\n", done.stdout), done.stdout
