@@ -68,6 +68,10 @@ DIGEST = "0" * 64
 TIME = "2026-03-02T10:00:00Z"
 
 
+WHOLE_IMPORTS = 10
+"""Examples of a property where a reader writes folders, or builds an editor."""
+
+
 class Reader(NamedTuple):
     """A reader of one file."""
 
@@ -81,7 +85,7 @@ class Reader(NamedTuple):
     lacks: str = ""
     """What an honest file is refused for, because what belongs to it is not there; "" where it is read."""
     examples: int = 30
-    """Examples of a property: fewer where a reader also writes folders."""
+    """Examples of a property."""
 
 
 class Lines(list[Any]):
@@ -399,7 +403,11 @@ READERS: dict[str, Reader] = {
         "preprocessor_config.json", image_processor, {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {}}
     ),
     "an editor": Reader(
-        "model_index.json", editor, shipped("editors/weights/tiny-editor/model_index.json"), tiny_editor
+        "model_index.json",
+        editor,
+        shipped("editors/weights/tiny-editor/model_index.json"),
+        tiny_editor,
+        examples=WHOLE_IMPORTS,
     ),
 }
 """Those that the contents of tests/unit/test_hostile_files.py are for: pipes, devices and bombs."""
@@ -440,9 +448,14 @@ FURTHER_READERS: dict[str, Reader] = {
         lambda path: import_team_table(path, path.parent / "candidates", path.parent / "judgements"),
         TABLE,
         pictures,
+        examples=WHOLE_IMPORTS,
     ),
     "a Label Studio export": Reader(
-        "input/words.json", label_studio_export, json.loads((EXPORTS / "words.json").read_bytes()), label_studio_project
+        "input/words.json",
+        label_studio_export,
+        json.loads((EXPORTS / "words.json").read_bytes()),
+        label_studio_project,
+        examples=WHOLE_IMPORTS,
     ),
     "a Label Studio mapping": Reader("mapping.yaml", read_mapping, MAPPING),
     "published edits": Reader(
@@ -450,9 +463,14 @@ FURTHER_READERS: dict[str, Reader] = {
         lambda path: import_published_edits(path, "editscore-rl", path.parent / "edits"),
         Lines([{"task_type": "add", "instruction": "x", "input_images": ["a.png"], "meta_data": "{}"}]),
         pictures,
+        examples=WHOLE_IMPORTS,
     ),
     "published conversations": Reader(
-        "reward.json", lambda path: import_conversations(path, path.parent / "taught"), [CONVERSATION], pictures
+        "reward.json",
+        lambda path: import_conversations(path, path.parent / "taught"),
+        [CONVERSATION],
+        pictures,
+        examples=WHOLE_IMPORTS,
     ),
     "taught rows": Reader(
         "taught-train.jsonl", lambda path: read_distillation_rows(path.parent, "train"), Lines([TAUGHT])

@@ -6,7 +6,7 @@ Nothing of EditLoop is imported before a target is opened, so that atheris can i
 import json
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -336,17 +336,6 @@ TARGETS: dict[str, Target] = {
     "exports": Target(("annotation.formats", "editloop.data"), export_seeds, open_exports, change_export),
     "weights": Target(("editloop.models.backbones",), weights_seeds, open_weights, change_weights),
 }
-
-
-def select(names: Sequence[str]) -> list[str]:
-    """Return the names of targets, all where none is given.
-
-    Args:
-        names: Names of TARGETS.
-    """
-    if unknown := [name for name in names if name not in TARGETS]:
-        raise SystemExit(f"{unknown[0]}: no target; there are {', '.join(TARGETS)}.")
-    return list(names or TARGETS)
 
 
 def scratch_folder() -> str | None:
