@@ -164,7 +164,7 @@ def read_version(path: Path) -> DatasetVersion:
     try:
         version: DatasetVersion = json.loads(path.read_bytes())
         is_version = version.keys() >= DatasetVersion.__required_keys__
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         is_version = False
     if not is_version:
         raise EditLoopError(

@@ -6,8 +6,8 @@
 The parsers are fuzzed by atheris, which `make fuzz` installs, and the server by schemathesis. runs/fuzz.json has a row
 {target, seconds, executions, crashes} for each target. A crash is an exception that is no refusal of the input, an
 input that takes more than LONGEST_SECONDS of a processor, HANGING_SECONDS in all or MOST_MEGABYTES of memory, the
-interpreter's end, or an answer of the server that its schema does not state. Its input and its traceback are in runs/fuzz/TARGET. What a parser's fuzzing
-has reached is kept there too, in `corpus`, and the next call goes on from it.
+interpreter's end, or an answer of the server that its schema does not state. Its input and its traceback are in
+runs/fuzz/TARGET. What a parser's fuzzing has reached is kept there too, in `corpus`, and the next call goes on from it.
 """
 
 import argparse

@@ -18,7 +18,6 @@ import atheris
 
 from tests.fuzz.targets import ROOT, TARGETS
 
-
 LONGEST_SECONDS = 5.0
 """Seconds of a processor that an input may take. An honest one takes milliseconds."""
 

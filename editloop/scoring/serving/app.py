@@ -39,6 +39,7 @@ from editloop.scoring.serving.batching import Batcher, RefusedError
 from editloop.scoring.serving.decoder_pool import DecoderPool
 from editloop.scoring.serving.fair_share import FairShare, client_of
 from editloop.scoring.serving.refusal import HttpRefusal, OverloadedError, UnavailableError
+from editloop.text_file import whole_number
 
 LOCAL_NAMES = ["127.0.0.1", "localhost", "[::1]", "::1"]
 """Host headers that a server without a token accepts."""
@@ -175,9 +176,9 @@ def make_app(
         if kind != "application/json":  # also keeps out HTML forms of other web pages
             raise HttpRefusal(415, f"Content-Type is {kind or 'missing'}; send application/json")
         most = limits.body_megabytes * 2**20
-        content_length = request.headers.get("Content-Length", "")
-        if content_length.isdigit() and int(content_length) > most:
-            raise HttpRefusal(413, f"the request has {int(content_length):,} bytes; at most {most:,} are read")
+        content_length = whole_number(request.headers.get("Content-Length", "")) or 0
+        if content_length > most:
+            raise HttpRefusal(413, f"the request has {content_length:,} bytes; at most {most:,} are read")
         client, gone = client_of(request.client.host if request.client else None), threading.Event()
         try:
             with memory.reserve(client, batcher) as hold_more:
