@@ -15,7 +15,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 
 TYPES = $(BIN)/mypy
 test test-all: TYPES = $(BIN)/python -m tests.typing_share
 
-.PHONY: setup demo check test test-pythons test-all lint style types generate bench chaos mutants debian chromium postgresql
+.PHONY: setup demo check test test-pythons test-all lint style types generate bench chaos fuzz mutants debian chromium postgresql
 
 # The last line migrates the services' empty databases once, for every first start to copy; it is quick when they are there.
 setup:
@@ -82,6 +82,12 @@ bench: setup
 # The loop broken at random moments and called again (docs/tests.md).
 chaos: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos
+
+# Parsers of files from outside and the reward server, fuzzed for SECONDS each (docs/tests.md).
+fuzz: SECONDS ?= 600
+fuzz: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,fuzz]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 # One-token mistakes in the maths and decision modules: 90 % must make a test fail (docs/mutation-checks.md).
 mutants: setup

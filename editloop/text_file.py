@@ -12,6 +12,8 @@ LARGEST_TEXT = 4 * 2**20
 """Bytes of the largest file that is read as text: far more than a person writes, far less than memory."""
 LARGEST_DATA = 2**30
 """Bytes of the largest file of JSON or text that is read whole."""
+MOST_DIGITS = 18
+"""Digits of a number that 64 bits hold, whatever they are."""
 LONGEST_NAME = 255
 """Bytes of a file's name that file systems take."""
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]")
@@ -40,6 +42,17 @@ def path_kind(path: Path) -> str | None:
     return None if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "no file")
 
 
+def whole_number(text: str) -> int | None:
+    """Return the number that a text of digits is, None for any other text.
+
+    Python also counts superscripts as digits, which are no number, and refuses to read thousands of digits.
+
+    Args:
+        text: The text.
+    """
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS else None
+
+
 def is_file_name(name: str) -> bool:
     """Return whether a name from a file can be that of a file in a folder: no path, not too long, nothing odd in it.
 
@@ -47,7 +60,12 @@ def is_file_name(name: str) -> bool:
         name: The name.
     """
     try:
-        return Path(name).name == name and name.isprintable() and len(os.fsencode(name)) <= LONGEST_NAME
+        return (
+            name not in ("", "..")
+            and Path(name).name == name
+            and name.isprintable()
+            and len(os.fsencode(name)) <= LONGEST_NAME
+        )
     except ValueError:  # half of a surrogate pair
         return False
 

@@ -20,6 +20,7 @@ from fastapi import FastAPI, HTTPException, Request
 
 from editloop.errors import EditLoopError
 from editloop.scoring.serving.listener import open_listener
+from editloop.text_file import whole_number
 
 SETTLE_SECONDS = 2.0
 """Pause between the first hint of a burst and the pass, during which further hints join it."""
@@ -107,9 +108,10 @@ def listen_for_hints(address: str, hints: HintQueue, secret: str) -> Iterator[st
     import uvicorn
 
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
+    number = whole_number(port)
+    if not host or number is None or number > 65535:
         raise EditLoopError(f"--listen {address}: write HOST:PORT, such as 127.0.0.1:8421 or 0.0.0.0:8421.")
-    with open_listener(host.strip("[]"), int(port), f"--listen {address}") as listener:
+    with open_listener(host.strip("[]"), number, f"--listen {address}") as listener:
         server = uvicorn.Server(
             uvicorn.Config(make_hint_app(hints, secret), log_level="warning", access_log=False, server_header=False)
         )
@@ -130,8 +132,8 @@ def _knows_secret(request: Request, secret: str) -> bool:
 async def _is_signed(request: Request, secret: str) -> bool:
     """Whether a request carries MLflow's signature of it, made with the secret, a short time ago."""
     signature = request.headers.get("x-mlflow-signature", "")
-    length = request.headers.get("content-length", "")
-    if not signature or not length.isdigit() or int(length) > LONGEST_BODY:
+    length = whole_number(request.headers.get("content-length", ""))
+    if not signature or length is None or length > LONGEST_BODY:
         return False
     sent_at = request.headers.get("x-mlflow-timestamp", "")
     if not TIMESTAMP.fullmatch(sent_at) or abs(time.time() - int(sent_at)) > LONGEST_AGE:

@@ -6,6 +6,7 @@ from pathlib import Path
 from shutil import copytree
 from typing import Any, NamedTuple
 
+import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
@@ -42,8 +43,12 @@ from editloop.lineage.stored_folders import read_pointer
 from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.edit_score.settings import EditScoreSettings
 from editloop.models.editors.settings import read_own_settings
+from editloop.models.judge_protocol import EditGroup
+from editloop.scoring.edit_score_questions import EditScoreQuestions
 from editloop.scoring.judge_file import read_judge_file
+from editloop.scoring.openai_judge import OpenAIJudge, OpenAISettings
 from editloop.scoring.score_table import read_facts
+from editloop.scoring.server_client import JudgeClientSettings, ServedJudge
 from editloop.scoring.server_settings import Limits
 from editloop.scoring.serving.decoding import RequestError, parse_request
 from editloop.settings_file import read_yaml
@@ -68,6 +73,10 @@ DIGEST = "0" * 64
 TIME = "2026-03-02T10:00:00Z"
 
 
+WHOLE_IMPORTS = 10
+"""Examples of a property where a reader writes folders, or builds an editor."""
+
+
 class Reader(NamedTuple):
     """A reader of one file."""
 
@@ -81,7 +90,7 @@ class Reader(NamedTuple):
     lacks: str = ""
     """What an honest file is refused for, because what belongs to it is not there; "" where it is read."""
     examples: int = 30
-    """Examples of a property: fewer where a reader also writes folders."""
+    """Examples of a property."""
 
 
 class Lines(list[Any]):
@@ -209,6 +218,37 @@ def score_request(path: Path) -> Any:
         raise EditLoopError(str(error)) from None
 
 
+def answering(path: Path, first: bytes | None = None) -> httpx.MockTransport:
+    """A server that answers with a file's bytes; the first request with others, where they are given."""
+    answers = [] if first is None else [first]
+    return httpx.MockTransport(lambda _: httpx.Response(200, content=answers.pop() if answers else path.read_bytes()))
+
+
+def server_facts(path: Path) -> Any:
+    return ServedJudge("http://judge", JudgeClientSettings(patience=0), transport=answering(path))
+
+
+def server_scores(path: Path) -> Any:
+    facts = json.dumps(SERVER_FACTS).encode()
+    return ServedJudge("http://judge", JudgeClientSettings(patience=0), transport=answering(path, facts)).judge([GROUP])
+
+
+def endpoint_models(path: Path) -> Any:
+    return OpenAIJudge("http://judge/v1", "m", OpenAISettings(patience=0), transport=answering(path))
+
+
+def endpoint_reply(path: Path) -> Any:
+    models, questions = b'{"data": [{"id": "m"}]}', EditScoreQuestions(EditScoreSettings(passes=1))
+    settings = OpenAISettings(patience=0)
+    return OpenAIJudge("http://judge/v1", "m", settings, questions, answering(path, models)).judge([GROUP])
+
+
+def refusal(path: Path) -> Any:
+    """Read the reason of a server's refusal."""
+    transport = httpx.MockTransport(lambda _: httpx.Response(422, content=path.read_bytes()))
+    return ServedJudge("http://judge", JudgeClientSettings(patience=0), transport=transport)
+
+
 def dataset_rows(path: Path) -> Any:
     return list(rows_of_tasks(path.parent, "train"))
 
@@ -306,7 +346,27 @@ MAPPING = {
     "ratings": {"one": {"if": "follow_1", "vq": "quality_1"}, "two": {"if": "follow_2", "vq": "quality_2"}},
 }
 INDEX = {"metadata": {"total_size": 8}, "weight_map": {"a": "model-1.safetensors"}}
-REPORT_EDIT = {"key": "k", "task": "add", "seed": 1, "reward": 0.5}
+SERVER_FACTS = {
+    **{"model": "m", "version": DIGEST, "axes": ["if", "vq"], "limits": Limits().model_dump()},
+    **{"wording": {"sha256": DIGEST, "is_substitute": False}, "references": False},
+}
+BELIEF = {"mean": 1.0, "sigma": 0.5}
+SERVER_SCORES = {
+    **{"model": "m", "version": DIGEST},
+    "scores": [{"axes": {"if": BELIEF, "vq": BELIEF}, "fused": BELIEF, "overall": 1.0, "reward": 0.5}],
+}
+COMPLETION = {
+    "model": "m",
+    "choices": [
+        {
+            "message": {"content": '{"reasoning": "x", "score": [9, 20]}'},
+            "finish_reason": "stop",
+            "logprobs": {"content": [{"top_logprobs": [{"token": "a", "logprob": -0.5}]}]},
+        }
+    ],
+}
+BLACK = np.zeros((16, 16, 3), np.uint8)
+GROUP = EditGroup("make it red", BLACK, [BLACK])
 
 READERS: dict[str, Reader] = {
     "an edits file": Reader("edits.jsonl", read_edits, Lines([EDIT]), pictures),
@@ -399,7 +459,11 @@ READERS: dict[str, Reader] = {
         "preprocessor_config.json", image_processor, {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {}}
     ),
     "an editor": Reader(
-        "model_index.json", editor, shipped("editors/weights/tiny-editor/model_index.json"), tiny_editor
+        "model_index.json",
+        editor,
+        shipped("editors/weights/tiny-editor/model_index.json"),
+        tiny_editor,
+        examples=WHOLE_IMPORTS,
     ),
 }
 """Those that the contents of tests/unit/test_hostile_files.py are for: pipes, devices and bombs."""
@@ -440,9 +504,14 @@ FURTHER_READERS: dict[str, Reader] = {
         lambda path: import_team_table(path, path.parent / "candidates", path.parent / "judgements"),
         TABLE,
         pictures,
+        examples=WHOLE_IMPORTS,
     ),
     "a Label Studio export": Reader(
-        "input/words.json", label_studio_export, json.loads((EXPORTS / "words.json").read_bytes()), label_studio_project
+        "input/words.json",
+        label_studio_export,
+        json.loads((EXPORTS / "words.json").read_bytes()),
+        label_studio_project,
+        examples=WHOLE_IMPORTS,
     ),
     "a Label Studio mapping": Reader("mapping.yaml", read_mapping, MAPPING),
     "published edits": Reader(
@@ -450,9 +519,14 @@ FURTHER_READERS: dict[str, Reader] = {
         lambda path: import_published_edits(path, "editscore-rl", path.parent / "edits"),
         Lines([{"task_type": "add", "instruction": "x", "input_images": ["a.png"], "meta_data": "{}"}]),
         pictures,
+        examples=WHOLE_IMPORTS,
     ),
     "published conversations": Reader(
-        "reward.json", lambda path: import_conversations(path, path.parent / "taught"), [CONVERSATION], pictures
+        "reward.json",
+        lambda path: import_conversations(path, path.parent / "taught"),
+        [CONVERSATION],
+        pictures,
+        examples=WHOLE_IMPORTS,
     ),
     "taught rows": Reader(
         "taught-train.jsonl", lambda path: read_distillation_rows(path.parent, "train"), Lines([TAUGHT])
@@ -486,6 +560,11 @@ FURTHER_READERS: dict[str, Reader] = {
     ),
     "a profile": Reader("profile.yaml", lambda path: read_profile(str(path)), preset("infra/profiles/example.yaml")),
     "a policy": Reader("policy.yaml", lambda path: read_policy(str(path)), preset("pipelines/policies/default.yaml")),
+    "a reward server's model": Reader("reply.json", server_facts, SERVER_FACTS),
+    "a reward server's scores": Reader("reply.json", server_scores, SERVER_SCORES),
+    "a server's refusal": Reader("reply.json", refusal, {"error": {"message": "no", "code": 1}}, lacks="422, no"),
+    "an endpoint's models": Reader("reply.json", endpoint_models, {"data": [{"id": "m", "root": "r"}]}),
+    "an endpoint's answer": Reader("reply.json", endpoint_reply, COMPLETION),
     "parameters": Reader("params.yaml", read_params, read_yaml(PARAMS)),
 }
 """Those that only the properties of tests/unit/test_reader_properties.py are for."""

@@ -12,6 +12,7 @@ from editloop.data.picture_file import store_png
 from editloop.data.table_file import TableFault, id_fault, text_table
 from editloop.data.vocabulary import AXES, HIGHEST_RATING, LOWEST_RATING, Axis, EditTask, Range, candidate_id
 from editloop.errors import EditLoopError
+from editloop.text_file import whole_number
 
 GOOD: Range = (3, 4)
 BAD: Range = (1, 2)
@@ -146,7 +147,7 @@ def read_gold_answers(text: str, tasks: Sequence[EditTask]) -> dict[str, KnownRa
 
 def _candidate_id(task: EditTask, name: str) -> str | None:
     ids = [candidate.candidate_id for candidate in task.candidates]
-    if name.isdigit() and 1 <= int(name) <= len(ids):
+    if 1 <= (whole_number(name) or 0) <= len(ids):
         return ids[int(name) - 1]
     return name if name in ids else None
 

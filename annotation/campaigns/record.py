@@ -22,6 +22,7 @@ from editloop.data.vocabulary import Axis, Record
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
 from editloop.lineage.signing import SignatureError, TextSignature, sign_bytes, verify_bytes
+from editloop.text_file import whole_number
 from infra.settings import ServiceSettings
 
 if TYPE_CHECKING:
@@ -364,8 +365,8 @@ def _event(run: "Run") -> AnyEvent:
 
 
 def _part_number(tag: tuple[str, str]) -> int:
-    number = tag[0].removeprefix(f"{EVENT_TAG}.")
-    return int(number) if number.isdigit() else -1
+    number = whole_number(tag[0].removeprefix(f"{EVENT_TAG}."))
+    return -1 if number is None else number
 
 
 def _with_event(

@@ -113,7 +113,7 @@ def _lineages(
             facts: dict[str, Any] = json.loads(text) if text else {}
             annotators = tuple(map(str, facts["annotators"])) if "annotators" in facts else None
             optional_facts = {key: facts.get(key) for key in LINEAGE_KEYS}
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise EditLoopError(
                 f"{repo}: {lineage_file} of {tag} is broken ({error}); restore it from a clone."
             ) from error

@@ -106,7 +106,7 @@ def _read_list(folder: Path, repo: str) -> list[Withdrawal]:
     for number, line in enumerate((content or b"").splitlines(), 1):
         try:
             withdrawals.append(Withdrawal.model_validate(json.loads(line)))
-        except (ValidationError, ValueError) as error:
+        except (ValidationError, ValueError, RecursionError) as error:
             faults.append(f"line {number}: {str(error).splitlines()[0]}")
     if faults:
         raise EditLoopError(f"{repo}: {LIST}: {'; '.join(faults)}. Restore the list from its git history.")

@@ -1,16 +1,17 @@
 """Registration of a trained model: sign it, write its card, make it challenger, and champion where its gate says so."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from editloop.content import read_manifest, sha256_file
+from editloop.content import RESTORE, read_manifest, sha256_file
 from editloop.datasets.repository import DatasetVersion
 from editloop.errors import EditLoopError
+from editloop.json_file import read_json_object
 from editloop.lineage import registry, tracking
 from editloop.lineage.model_card import KINDS, Link, model_card, training_settings, truncate_card
 from editloop.lineage.model_links import gate_data
 from editloop.lineage.promotion import promote_version
+from editloop.text_file import whole_number
 
 REPORTS = {"benchmark_sha256": "benchmark.json", "evaluation_sha256": "evaluation.json"}
 """File of figures in an evidence folder, by the tag (after "editloop.") with the folder's sha256."""
@@ -49,7 +50,7 @@ def register(
         OvertakenError: Another version has become the champion since the comparison. It is an EditLoopError too.
         EditLoopError: No run of `stage` in MLflow made the model, or it cannot be signed or promoted.
     """
-    gate = json.loads((evidence / "gate.json").read_text())
+    gate = read_json_object(evidence / "gate.json", RESTORE)
     sha256 = str(read_manifest(model)["sha256"])
     run_id = tracking.find_producer_run(stage, sha256)
     kind = next(key for key, file in REPORTS.items() if (evidence / file).is_file())
@@ -60,7 +61,7 @@ def register(
     }
     tags = tags | tracking.origin_tags(run_id) | {"editloop.pipeline_run": pipeline_run}
     version = registry.register_model(name, model, run_id, tags, evidence_tags)
-    report = json.loads((evidence / REPORTS[kind]).read_text())
+    report = read_json_object(evidence / REPORTS[kind], RESTORE)
     card_kind = name if name in KINDS else "editor" if stage in EDITOR_STAGES else "edit-reward"
     links = [*_run_links(run_id, kind, evidence_tags[f"editloop.{kind}"]), *chain]
     if "data" in gate:
@@ -158,7 +159,7 @@ def _run_links(run_id: str, kind: str, sha256: str) -> list[Link]:
 def _version_of(name: str, against: str) -> str | None:
     """Return the version of a registered model that a verdict compares with; None where it names none."""
     number = against.removeprefix(f"models:/{name}/")
-    return number if number.isdigit() else None
+    return number if whole_number(number) is not None else None
 
 
 def _wording(facts: dict[str, Any]) -> str:

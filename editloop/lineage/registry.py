@@ -17,6 +17,7 @@ from editloop.content import MANIFEST, read_manifest, sha256_file
 from editloop.errors import EditLoopError
 from editloop.lineage.signing import SignatureError, sign_folder, verify_folder
 from editloop.lineage.tracking import TrackingSettings, all_pages, client, find_experiment, quoted
+from editloop.text_file import whole_number
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -184,7 +185,7 @@ def parse_model(model: str) -> tuple[str, str | None, str | None]:
     if at and name and alias:
         return name, alias, None
     name, slash, number = address.partition("/")
-    if address == model or not (name and slash and number.isdigit()):
+    if address == model or not (name and slash and whole_number(number) is not None):
         raise EditLoopError(f"{model}: not a model's address; write models:/NAME@ALIAS or models:/NAME/VERSION.")
     return name, None, number
 

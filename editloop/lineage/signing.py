@@ -242,5 +242,5 @@ def _signed_by(signature: Path) -> str:
     try:
         bundle = json.loads(signature.read_bytes())
         return str(bundle["verificationMaterial"]["publicKey"]["hint"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise SignatureError(f"{signature}: no signature can be read there ({error!r}).") from error

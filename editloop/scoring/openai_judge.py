@@ -159,7 +159,7 @@ class OpenAIJudge:
         try:
             reply = json.loads(self._client.ask("POST", "/chat/completions", json.dumps(body).encode()))
             chat_reply = _read_choice(reply["choices"][0])
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             raise JudgeUnavailableError(f"{self.url}: its answer is no chat completion ({error!r}).") from None
         self._check_model(str(reply.get("model", self.name)))
         return chat_reply
@@ -201,7 +201,7 @@ class OpenAIJudge:
         try:
             models = json.loads(self._client.ask("GET", "/models"))["data"]
             models_by_id = {model["id"]: model for model in models}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise EditLoopError(
                 f"{self.url}/models: no list of models ({error!r}); give the address up to /v1."
             ) from None

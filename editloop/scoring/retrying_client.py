@@ -14,6 +14,7 @@ from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import JudgeUnavailableError
 from editloop.retry import retry_call
+from editloop.text_file import whole_number
 
 REQUEST_FAULT_STATUSES = (400, 413, 422)
 """Statuses that say that this request is wrong; other refusals would meet any request."""
@@ -21,6 +22,9 @@ RETRY_STATUSES = (408, 429, 500, 502, 503, 504)
 """Statuses after which the same request may succeed: the server's own, and those of a proxy before it."""
 MAX_REASON_CHARACTERS = 500
 """Longest reason of a refusal that an error message repeats."""
+
+LONGEST_PAUSE = 60.0
+"""Seconds before another try, at most, whatever a server asks for."""
 
 
 class ClientSettings(EnvironmentSettings):
@@ -122,8 +126,7 @@ class RetryingClient:
             return answer.content
         refusal = f"{answer.status_code}, {_reason(answer)}"
         if answer.status_code in RETRY_STATUSES:
-            retry_after = answer.headers.get("Retry-After", "")
-            raise _RetryLaterError(refusal, float(retry_after) if retry_after.isdigit() else None)
+            raise _RetryLaterError(refusal, whole_number(answer.headers.get("Retry-After", "")))
         if answer.status_code in REQUEST_FAULT_STATUSES:
             raise EditLoopError(f"{self.url}: {refusal}.")
         advice = f"; {self.key_advice}" if answer.status_code in (401, 403) else ""
@@ -137,7 +140,7 @@ def _reason(answer: httpx.Response) -> str:
     """
     try:
         content = json.loads(answer.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return answer.reason_phrase
     content = content if isinstance(content, dict) else {}
     error = content.get("error")
@@ -150,9 +153,10 @@ def _reason(answer: httpx.Response) -> str:
 def _pause(state: RetryCallState) -> float:
     """Return the seconds to wait before the next try.
 
-    That is what the server asked for, plus a random part so that clients do not all return at once.
+    That is what the server asked for, LONGEST_PAUSE at most, plus a random part so that clients do not all return at
+    once.
     """
     assert state.outcome is not None
     error = state.outcome.exception()
     server_seconds = error.seconds if isinstance(error, _RetryLaterError) else None
-    return (server_seconds or 0.0) + wait_random_exponential(multiplier=0.1, max=5)(state)
+    return min(server_seconds or 0.0, LONGEST_PAUSE) + wait_random_exponential(multiplier=0.1, max=5)(state)

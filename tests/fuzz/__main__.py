@@ -1,12 +1,13 @@
-"""Fuzz the parsers of files from outside, each for a time, and write runs/fuzz.json.
+"""Fuzz the parsers of files from outside and the reward server, each for a time, and write runs/fuzz.json.
 
     python -m tests.fuzz                            # each for 10 minutes
     python -m tests.fuzz --seconds 60 edits weights # two of them for a minute
 
-It needs atheris, which `make fuzz` installs. runs/fuzz.json has a row {target, seconds, executions, crashes} for each
-target. A crash is an exception that is no refusal of the input, an input that takes longer than LONGEST_SECONDS or more
-memory than MOST_MEGABYTES, or the interpreter's end. Its input and its traceback are in runs/fuzz/TARGET. What was
-reached is kept there too, in `corpus`, and the next call goes on from it.
+The parsers are fuzzed by atheris, which `make fuzz` installs, and the server by schemathesis. runs/fuzz.json has a row
+{target, seconds, executions, crashes} for each target. A crash is an exception that is no refusal of the input, an
+input that takes more than LONGEST_SECONDS of a processor, HANGING_SECONDS in all or MOST_MEGABYTES of memory, the
+interpreter's end, or an answer of the server that its schema does not state. Its input and its traceback are in
+runs/fuzz/TARGET. What a parser's fuzzing has reached is kept there too, in `corpus`, and the next call goes on from it.
 """
 
 import argparse
@@ -21,13 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from editloop.content import write_json
-from tests.fuzz.targets import TARGETS, scratch_folder, select
+from tests.fuzz.targets import TARGETS, scratch_folder
 
 RESULTS = Path("runs/fuzz.json")
 FOLDER = Path("runs/fuzz")
+SERVER = "reward-server"
+NAMES = (*TARGETS, SERVER)
 SECONDS = 600
-LONGEST_SECONDS = 10
-"""Seconds of an input. An honest one takes milliseconds; a busy machine may pause any for some seconds."""
+HANGING_SECONDS = 120
+"""After so long an input waits for something. One that computes for longer than LONGEST_SECONDS is told before."""
 MOST_MEGABYTES = 1024
 """Memory of the process. PyTorch and what it brings take about 260 MiB of it."""
 LONGEST_INPUT = 2**15
@@ -38,8 +41,8 @@ SHOWN = re.compile(r"^#(\d+)\s", re.MULTILINE)
 """How far libFuzzer was, where it could not print its last figures."""
 
 
-def fuzz(name: str, seconds: int, folder: Path) -> dict[str, Any]:
-    """Fuzz a target for a time, and return its row.
+def fuzz_parser(name: str, seconds: int, folder: Path) -> dict[str, Any]:
+    """Fuzz a parser for a time, and return its row.
 
     Args:
         name: The target.
@@ -61,7 +64,7 @@ def fuzz(name: str, seconds: int, folder: Path) -> dict[str, Any]:
             break
         options = {
             "max_total_time": remaining,
-            "timeout": LONGEST_SECONDS,
+            "timeout": HANGING_SECONDS,
             "rss_limit_mb": MOST_MEGABYTES,
             "max_len": LONGEST_INPUT,
             "artifact_prefix": f"{folder}/",
@@ -85,21 +88,41 @@ def fuzz(name: str, seconds: int, folder: Path) -> dict[str, Any]:
     return {"target": name, "seconds": taken, "executions": executions, "crashes": crashes}
 
 
+def fuzz(name: str, seconds: int, folder: Path) -> dict[str, Any]:
+    """Fuzz a target for a time, and return its row.
+
+    Args:
+        name: A parser, or SERVER.
+        seconds: How long.
+        folder: Folder of what is found and reached.
+    """
+    if name != SERVER:
+        return fuzz_parser(name, seconds, folder)
+    from tests.fuzz.service import fuzz_server
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    executions, crashes = fuzz_server(seconds, folder)
+    return {"target": name, "seconds": seconds, "executions": executions, "crashes": crashes}
+
+
 def main() -> None:
     """Fuzz the targets one after the other, and exit with 1 where one has crashed."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"targets: {', '.join(TARGETS)}; all without")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"targets: {', '.join(NAMES)}; all without")
     parser.add_argument("--seconds", type=int, default=SECONDS, help="for each target (default: %(default)s)")
     arguments = parser.parse_args()
     crashed: list[str] = []
-    for name in select(arguments.names):
+    if unknown := [name for name in arguments.names if name not in NAMES]:
+        raise SystemExit(f"{unknown[0]}: no target; there are {', '.join(NAMES)}.")
+    for name in arguments.names or NAMES:
         print(f"{name}: {arguments.seconds} s", flush=True)
         row = fuzz(name, arguments.seconds, FOLDER / name)
         print(f"  {row['executions']:,} executions, {row['crashes']} crashes", flush=True)
         crashed += [name] if row["crashes"] else []
         rows = {row["target"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.is_file() else {}
         rows[name] = row
-        write_json(RESULTS, [rows[target] for target in TARGETS if target in rows])
+        write_json(RESULTS, [rows[target] for target in NAMES if target in rows])
     if crashed:
         raise SystemExit(f"{', '.join(crashed)}: inputs and tracebacks are in {FOLDER}/NAME.")
 

@@ -8,6 +8,7 @@ much memory end the process; libFuzzer writes that input.
 """
 
 import sys
+import time
 import traceback
 from pathlib import Path
 from random import Random
@@ -16,6 +17,13 @@ from unicodedata import category
 import atheris
 
 from tests.fuzz.targets import ROOT, TARGETS
+
+LONGEST_SECONDS = 5.0
+"""Seconds of a processor that an input may take. An honest one takes milliseconds."""
+
+
+class SlowError(Exception):
+    """An input takes too long."""
 
 
 def place_of(error: Exception) -> str:
@@ -45,8 +53,13 @@ def main(name: str, folder: Path, scratch: Path, options: list[str]) -> None:
         parse, refusals = target.open(inputs)
 
     def one_input(data: bytes) -> None:
+        began = time.process_time()
         try:
-            parse(data)
+            try:
+                parse(data)
+            finally:
+                if (seconds := time.process_time() - began) > LONGEST_SECONDS:
+                    raise SlowError(f"{seconds:.1f} s")
         except refusals as error:
             message = str(error)
             assert message, "a refusal without a word"

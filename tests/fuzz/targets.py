@@ -6,7 +6,7 @@ Nothing of EditLoop is imported before a target is opened, so that atheris can i
 import json
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -235,6 +235,9 @@ def open_exports(folder: Path) -> tuple[Parse, tuple[type[Exception], ...]]:
     write_pictures(folder / "pictures")
     files = [write_mapping(folder / f"{name}.yaml", name, annotators={2: "anna", 3: "ben"}) for name in PROJECTS]
     mappings = [(file, read_mapping(file)) for file in files]
+    # What an import loads at its first call takes seconds.
+    (folder / "first.json").write_bytes(export_seeds()[0][1:])
+    import_label_studio(folder / "first.json", files[0], folder / "c", folder / "j", images=folder / "pictures")
     find_picture = lru_cache(1000)(partial(picture_file, folder / "pictures"))
 
     def parse(data: bytes) -> bool:
@@ -336,17 +339,6 @@ TARGETS: dict[str, Target] = {
     "exports": Target(("annotation.formats", "editloop.data"), export_seeds, open_exports, change_export),
     "weights": Target(("editloop.models.backbones",), weights_seeds, open_weights, change_weights),
 }
-
-
-def select(names: Sequence[str]) -> list[str]:
-    """Return the names of targets, all where none is given.
-
-    Args:
-        names: Names of TARGETS.
-    """
-    if unknown := [name for name in names if name not in TARGETS]:
-        raise SystemExit(f"{unknown[0]}: no target; there are {', '.join(TARGETS)}.")
-    return list(names or TARGETS)
 
 
 def scratch_folder() -> str | None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,116 +18,16 @@ from PIL import Image
 from pydantic import AfterValidator, BaseModel
 
 from annotation.campaigns.campaign_settings import campaign_name, read_campaign_settings
-from annotation.formats.editreward_pairs import read_pairs
-from annotation.formats.ratings_table import read_table
-from editloop.content import read_manifest
-from editloop.data.candidates_folder import read_tasks
-from editloop.data.edits_file import read_edits
 from editloop.data.picture_file import png_bytes
 from editloop.errors import EditLoopError
-from editloop.evaluation.editor_suites.layouts import open_editor_suite
-from editloop.evaluation.editor_suites.result import read_result
-from editloop.evaluation.second_opinion import read_preferences
-from editloop.evaluation.suites.opening import open_suite
-from editloop.evaluation.suites.saved_answers import read_scores, read_verdicts
-from editloop.evaluation.suites.suite import Suite, pair_item
-from editloop.scoring.judge_file import read_judge_file
-from editloop.scoring.score_table import read_facts
-from editloop.settings_file import read_yaml, validate_settings
+from editloop.settings_file import validate_settings
 from editloop.terminal import text_console
 from editloop.text_file import file_bytes
-from editloop.training.edit_score.distillation import import_distillation_rows
+from tests.hostile_readers import READERS, backbone, weights
 from tests.pixel_judge import picture
 
-IMAGENHUB = "results/ImagenHub_Text-Guided_IE"
 SECONDS = 20
 """Longest time for a reader: it has nothing to compute."""
-SUITE = Suite("editscore-bench", "strict", "0" * 64, (pair_item("k", "left", "x"),))
-
-
-def read_campaign(path: Path) -> Any:
-    return read_campaign_settings(path)
-
-
-def adapter(path: Path) -> Any:
-    from editloop.models.edit_score.adapters import read_adapter
-
-    return read_adapter(path.parent)
-
-
-def score_settings(path: Path) -> Any:
-    from editloop.models.edit_score.checkpoints import read_settings
-
-    return read_settings(path.parent)
-
-
-def base_of_adapter(path: Path) -> Any:
-    from editloop.models.edit_score.checkpoints import resolve_base
-
-    return resolve_base(path.parent, None)
-
-
-def backbone(path: Path) -> Any:
-    from editloop.models.backbones.config_values import check_config_values
-
-    check_config_values(path)
-
-
-def weights(path: Path) -> Any:
-    from editloop.models.backbones.weight_files import survey_weights
-
-    return survey_weights(path.parent)
-
-
-def image_processor(path: Path) -> Any:
-    from editloop.models.backbones.image_processor import read_image_processor
-
-    if read_image_processor(path.parent) is None:
-        raise EditLoopError(f"{path}: not there")
-
-
-def editor(path: Path) -> Any:
-    from editloop.models.editors.opening import outline_editor
-
-    return outline_editor(path.parent)
-
-
-READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
-    "an edits file": ("edits.jsonl", read_edits),
-    "a folder of edits": ("edits.jsonl", lambda path: read_edits(path.parent)),
-    "a manifest": ("manifest.json", lambda path: read_manifest(path.parent)),
-    "a candidates folder": ("tasks.jsonl", lambda path: read_tasks(path.parent)),
-    "YAML": ("x.yaml", read_yaml),
-    "a campaign": ("campaign.yaml", read_campaign),
-    "a judge file": ("judge.yaml", read_judge_file),
-    "a suite in JSON lines": ("pairs.jsonl", lambda path: open_suite("genai-bench", path.parent)),
-    "a suite in JSON": ("edit.json", lambda path: open_suite("mmrb2-edit", path.parent)),
-    "a suite in parquet": ("test.parquet", lambda path: open_suite("genai-bench", path.parent)),
-    "a suite in arrow": ("data-00000-of-00001.arrow", lambda path: open_suite("genai-bench", path.parent)),
-    "labels": ("labels.jsonl", lambda path: open_suite("genai-bench", None, path)),
-    "a lookup": (f"{IMAGENHUB}/dataset_lookup.json", lambda path: open_suite("imagenhub", path.parents[2])),
-    "a benchmark of editors": ("basic_edit.json", lambda path: open_editor_suite("imgedit-bench", path.parent)),
-    "a result": ("report.json", lambda path: read_result(path.parent)),
-    "scores in CSV": ("scores.csv", lambda path: read_scores(path, SUITE)),
-    "scores in JSON lines": ("scores.jsonl", lambda path: read_scores(path, SUITE)),
-    "scores in parquet": ("scores.parquet", lambda path: read_scores(path, SUITE)),
-    "verdicts": ("verdicts.jsonl", lambda path: read_verdicts(path, SUITE)),
-    "predictions": ("predictions.json", lambda path: read_verdicts(path, SUITE)),
-    "a gate's verdicts": ("verdicts.jsonl", read_preferences),
-    "a table of scores": ("scores.parquet", read_facts),
-    "ratings in CSV": ("ratings.csv", read_table),
-    "ratings in parquet": ("ratings.parquet", read_table),
-    "published pairs": ("pairs.json", lambda path: published_pairs(path)),
-    "a teacher's rows": ("rows.jsonl", lambda path: import_distillation_rows(path, path.parent / "out", top=25)),
-    "an adapter": ("adapter_config.json", adapter),
-    "an EditScore model": ("editscore.json", score_settings),
-    "an adapter's base": ("base.json", base_of_adapter),
-    "a configuration": ("config.json", backbone),
-    "an index of weights": ("model.safetensors.index.json", weights),
-    "weights": ("model.safetensors", weights),
-    "an image processor": ("preprocessor_config.json", image_processor),
-    "an editor": ("model_index.json", editor),
-}
 MANY_KEYS = json.dumps({f"key-{number}": number for number in range(100_000)})
 CONTENTS: dict[str, bytes] = {
     "levels": b"[" * 100_000,
@@ -181,7 +81,7 @@ def plant(path: Path, content: str) -> None:
 def test_a_reader_refuses_what_no_honest_file_is(reader: str, content: str, tmp_path: Path) -> None:
     if (reader, content) in HARMLESS:
         return
-    name, read = READERS[reader]
+    name, read, *_ = READERS[reader]
     path = tmp_path / "input" / name
     plant(path, content)
     with pytest.raises(EditLoopError) as caught, soon():
@@ -244,13 +144,6 @@ def test_a_campaigns_guidelines_are_a_file_of_text(kind: str, tmp_path: Path) ->
     (tmp_path / "campaign.yaml").write_text("name: kitchen\nguidelines: text\n")
     with pytest.raises(EditLoopError, match="guidelines = text: a "), soon():
         read_campaign_settings(tmp_path / "campaign.yaml")
-
-
-def published_pairs(path: Path) -> None:
-    """Read pairs, whose faults come one by one."""
-    for _, pair in read_pairs(path):
-        if isinstance(pair, str):
-            raise EditLoopError(pair)
 
 
 def bomb(chunk: bytes, data: bytes) -> bytes:

@@ -32,8 +32,9 @@ class KontextEditor(PipelineEditor):
 
     @classmethod
     def parts(cls, folder: Path) -> dict[str, Any]:
-        linear = PatchCodec.load_config(folder / "vae")["_class_name"] == PatchCodec.__name__
-        return {"vae": PatchCodec.from_pretrained(folder / "vae")} if linear else {}
+        config = PatchCodec.load_config(folder / "vae", local_files_only=True)
+        linear = config["_class_name"] == PatchCodec.__name__
+        return {"vae": PatchCodec.from_pretrained(folder / "vae", local_files_only=True)} if linear else {}
 
     @torch.no_grad()
     def encode(

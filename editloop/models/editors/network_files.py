@@ -70,7 +70,7 @@ def read_network_config(network_class: type[ModelMixin], folder: Path) -> dict[s
         folder: The folder.
     """
     reader: Any = network_class  # ModelMixin is a ConfigMixin only together with it
-    config: dict[str, Any] = reader.load_config(folder)
+    config: dict[str, Any] = reader.load_config(folder, local_files_only=True)
     return config
 
 

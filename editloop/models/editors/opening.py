@@ -1,7 +1,8 @@
 """Open an editor from its address: a pipeline's folder, a shipped name, or a registered version."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +14,7 @@ from accelerate import init_empty_weights
 
 from editloop.content import MANIFEST, write_manifest
 from editloop.errors import EditLoopError
+from editloop.models.backbones.checkpoints import one_line
 from editloop.models.backbones.config_values import check_config_values
 from editloop.models.backbones.placement import check_model_folder, placement
 from editloop.models.backbones.spreading import ParameterSpreader, Spread
@@ -23,7 +25,8 @@ from editloop.models.editors.pipeline_editor import CODEC, NETWORK, PipelineEdit
 from editloop.models.editors.settings import EditorSettings, read_editor_preset, read_own_settings
 from editloop.models.editors.step1x_files import released_files, released_index
 from editloop.plugins import load_plugin, plugin_names
-from editloop.text_file import file_bytes
+from editloop.settings_file import shorten
+from editloop.text_file import file_bytes, is_file_name
 
 EDITORS = {
     "FluxKontextPipeline": "kontext.KontextEditor",
@@ -37,6 +40,8 @@ EDITORS = {
 """By the pipeline class in model_index.json: module and class of the editor, below editloop.models.editors."""
 LIBRARIES = ("diffusers", "transformers")
 """Whose modules are read part by part. An editor reads others in its `parts`."""
+DAMAGE = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, TypeError, ValueError)
+"""What reading damaged files raises. Not among them: a RuntimeError, as that of a GPU whose memory is full."""
 FORMS = "a folder written by save_pretrained, the name of a shipped editor (`tiny-editor`), or models:/NAME@ALIAS"
 """The forms of an address, for error messages."""
 
@@ -212,13 +217,32 @@ def outline_editor(address: str | Path) -> PipelineEditor:
 
     kind = _kind_of(str(address))
     parts: dict[str, Any] = dict.fromkeys(name for name, value in kind.parts.items() if isinstance(value, list))
-    for name in (NETWORK, CODEC):
-        if kind.is_readable(name):
-            parts[name] = _outline_part(kind, name)
-    parts |= kind.editor.parts(kind.folder)
-    if parts["scheduler"] is None:
-        parts["scheduler"] = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(kind.folder / "scheduler")
-    return kind.editor(kind.pipeline(**parts), kind.settings)
+    with _readable(kind.folder):
+        for name in (NETWORK, CODEC):
+            if kind.is_readable(name):
+                parts[name] = _outline_part(kind, name)
+        parts |= kind.editor.parts(kind.folder)
+        if parts["scheduler"] is None:
+            parts["scheduler"] = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(
+                kind.folder / "scheduler", local_files_only=True
+            )
+        return kind.editor(kind.pipeline(**parts), kind.settings)
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Say in one line what is wrong with a folder: diffusers and transformers let all through that a file causes.
+
+    Raises:
+        EditLoopError: The block raised one of DAMAGE.
+    """
+    try:
+        yield
+    except DAMAGE as error:
+        raise EditLoopError(
+            f"editor {folder}: a part cannot be read ({type(error).__name__}: {shorten(one_line(error))}). Take the "
+            "folder that was published."
+        ) from error
 
 
 class _Kind(NamedTuple):
@@ -258,9 +282,10 @@ def _kind_of(address: str) -> _Kind:
             f"editor {address!r}: its pipeline is {name}; there are editors for {', '.join(names)}. "
             "docs/editors.md says how to add one."
         )
-    settings = read_own_settings(folder) or read_editor_preset(editor.preset(index))
-    pipeline = getattr(diffusers, name, None) or editor.pipeline_class()
-    return _Kind(folder, index, pipeline, editor, settings, editor.readers(folder))
+    with _readable(folder):
+        settings = read_own_settings(folder) or read_editor_preset(editor.preset(index))
+        pipeline = getattr(diffusers, name, None) or editor.pipeline_class()
+        return _Kind(folder, index, pipeline, editor, settings, editor.readers(folder))
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -275,10 +300,15 @@ def _read_index(folder: Path) -> dict[str, Any]:
         raise EditLoopError(f"{path}: cannot be read as JSON ({error}). Take the one that was published.") from None
     if not isinstance(index, dict):
         raise EditLoopError(f"{path}: no pipeline's parts by name. Take the one that was published.")
-    for part in sorted(name for name, value in index.items() if isinstance(value, list)):
-        if Path(part).name != part:
+    for part, value in sorted((name, value) for name, value in index.items() if isinstance(value, list)):
+        if not is_file_name(part):
             raise EditLoopError(
                 f"{path}: names a part {part!r}; a part is a folder there. Take the one that was published."
+            )
+        if len(value) != 2 or not all(isinstance(name, str | None) for name in value):
+            raise EditLoopError(
+                f"{path}: {part} is {shorten(value)}; a part has a library and a class. Take the one that was "
+                "published."
             )
         if (folder / part).is_dir():
             check_weight_files(folder / part)

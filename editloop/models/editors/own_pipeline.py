@@ -51,7 +51,7 @@ class OwnPipeline(DiffusionPipeline):
             folder: A released folder, or one that was saved.
         """
         return {
-            "scheduler": FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler"),
+            "scheduler": FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
             "processor": PictureProcessor.from_folder(folder / "processor"),
         }
 

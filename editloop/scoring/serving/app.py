@@ -18,7 +18,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
@@ -38,6 +39,7 @@ from editloop.scoring.serving.batching import Batcher, RefusedError
 from editloop.scoring.serving.decoder_pool import DecoderPool
 from editloop.scoring.serving.fair_share import FairShare, client_of
 from editloop.scoring.serving.refusal import HttpRefusal, OverloadedError, UnavailableError
+from editloop.text_file import whole_number
 
 LOCAL_NAMES = ["127.0.0.1", "localhost", "[::1]", "::1"]
 """Host headers that a server without a token accepts."""
@@ -119,6 +121,7 @@ def make_app(
         decoders.stop()
 
     app = FastAPI(title="EditLoop scores", docs_url=None, redoc_url=None, lifespan=lifespan)
+    needs_token = [] if token is None else [Depends(HTTPBearer(auto_error=False))]  # for the schema; `admit` decides
     if token is None:  # stops DNS rebinding: a web page in a local browser that asks under its own host name
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL_NAMES)
 
@@ -144,7 +147,13 @@ def make_app(
     async def refused(_: Request, refusal: HttpRefusal) -> Response:
         return reply(refusal.status_code, ErrorReply(error=refusal.detail), refusal.headers)
 
-    @app.post("/v1/score", response_model=ScoreReply, openapi_extra=_body_schema())
+    @app.post(
+        "/v1/score",
+        response_model=ScoreReply,
+        responses=_refusals(401, 408, 413, 415, 422, 429, 503),
+        dependencies=needs_token,
+        openapi_extra=_body_schema(),
+    )
     async def score(request: Request) -> Response:
         admit(request)
         began = time.monotonic()
@@ -167,9 +176,9 @@ def make_app(
         if kind != "application/json":  # also keeps out HTML forms of other web pages
             raise HttpRefusal(415, f"Content-Type is {kind or 'missing'}; send application/json")
         most = limits.body_megabytes * 2**20
-        content_length = request.headers.get("Content-Length", "")
-        if content_length.isdigit() and int(content_length) > most:
-            raise HttpRefusal(413, f"the request has {int(content_length):,} bytes; at most {most:,} are read")
+        content_length = whole_number(request.headers.get("Content-Length", "")) or 0
+        if content_length > most:
+            raise HttpRefusal(413, f"the request has {content_length:,} bytes; at most {most:,} are read")
         client, gone = client_of(request.client.host if request.client else None), threading.Event()
         try:
             with memory.reserve(client, batcher) as hold_more:
@@ -193,7 +202,7 @@ def make_app(
         assert batcher.facts is not None
         return ScoreReply(model=batcher.facts.name, version=batcher.facts.version, scores=scores)
 
-    @app.get("/v1/model", response_model=ModelReply)
+    @app.get("/v1/model", response_model=ModelReply, responses=_refusals(401, 503), dependencies=needs_token)
     async def model(request: Request, references: bool = False) -> Response:
         admit(request)
         if batcher.facts is None:
@@ -210,7 +219,12 @@ def make_app(
         )
         return reply(200, content)
 
-    @app.get("/metrics")
+    @app.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **_refusals(401)},
+        dependencies=needs_token,
+    )
     async def metrics(request: Request) -> Response:
         admit(request)
         return Response(meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -219,7 +233,7 @@ def make_app(
     async def healthz() -> dict[str, str]:
         return {"status": "alive"}
 
-    @app.get("/readyz")
+    @app.get("/readyz", responses=_refusals(503))
     async def readyz() -> Response:
         if stopping or batcher.ready == 0:
             raise HttpRefusal(503, "no worker has its model yet" if not stopping else "the server is stopping")
@@ -261,6 +275,11 @@ async def _while_connected(request: Request, work: Awaitable[Answer]) -> Answer:
         for future in (task, leaving):
             future.cancel()
         await asyncio.gather(task, leaving, return_exceptions=True)
+
+
+def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what the schema says of refusals with some statuses."""
+    return {status: {"model": ErrorReply} for status in statuses}
 
 
 def _body_schema() -> dict[str, Any]:

@@ -23,10 +23,10 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from editloop.content import complete_folder, read_manifest, sha256_file
+from editloop.content import RESTORE, complete_folder, read_manifest, sha256_file
 from editloop.data.data_origin import origin_of, published_path_fault, write_origin
 from editloop.data.edits_file import stated_path
-from editloop.data.picture_file import load_image
+from editloop.data.picture_file import first_line, load_image
 from editloop.data.row_import import PictureStore
 from editloop.data.vocabulary import MOST_REFERENCES, is_empty
 from editloop.datasets.repository import DatasetVersion, TaughtOrigin, commit_dataset
@@ -282,11 +282,18 @@ def read_distillation_rows(folder: Path, split: str) -> list[list[DistillationRo
 
     Returns:
         The rows by group, in the folder's order.
+
+    Raises:
+        EditLoopError: The file cannot be read, or a line is no such row.
     """
     groups: dict[str, list[DistillationRow]] = defaultdict(list)
-    for line in filter(None, (folder / ROWS_FILE.format(split=split)).read_text().split("\n")):
-        row = DistillationRow.model_validate_json(line)
-        groups[row.key].append(row)
+    path = folder / ROWS_FILE.format(split=split)
+    try:
+        for line in filter(None, file_bytes(path).decode().split("\n")):
+            row = DistillationRow.model_validate_json(line)
+            groups[row.key].append(row)
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        raise EditLoopError(f"{path}: cannot be read ({first_line(error)}). {RESTORE}") from None
     return list(groups.values())
 
 
