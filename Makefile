@@ -15,7 +15,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 
 TYPES = $(BIN)/mypy
 test test-all: TYPES = $(BIN)/python -m tests.typing_share
 
-.PHONY: setup demo check test test-pythons test-all lint style types generate bench chaos mutants debian chromium postgresql
+.PHONY: setup demo check test test-pythons test-all lint style types generate bench chaos load mutants debian chromium postgresql
 
 # The last line migrates the services' empty databases once, for every first start to copy; it is quick when they are there.
 setup:
@@ -82,6 +82,10 @@ bench: setup
 # The loop broken at random moments and called again (docs/tests.md).
 chaos: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos
+
+# What a large team asks of the services and of our code (docs/load.md).
+load: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.load
 
 # One-token mistakes in the maths and decision modules: 90 % must make a test fail (docs/mutation-checks.md).
 mutants: setup

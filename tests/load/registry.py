@@ -54,7 +54,7 @@ def fill_registry(store: str, champion: int, promotions: int, models: int) -> No
         experiment = session.query(tracked.SqlExperiment).filter_by(name=registry.RECORDS).one()
         runs, tags = [], []
         for number in range(1, promotions + 1):
-            run = f"{number:031x}f"
+            run = digest("promotion", number)[:32]
             version = champion - (promotions - number) % champion
             runs.append(
                 {
