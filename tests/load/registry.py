@@ -24,7 +24,7 @@ from infra.settings import service_settings
 from pipelines.reconcile import has_finished_run
 from pipelines.verify import verify
 from tests.load.measurement import Row
-from tests.performance.lineage_scale import HALF, RUNS, STAGES, VERSIONS, digest, fill_dataset_repo, fill_mlflow
+from tests.performance.lineage_scale import HALF, RUNS, STAGES, digest, fill_dataset_repo, fill_mlflow
 from tests.prepared_loop import EDITOR, REWARD, prepare, surroundings, train, tune
 
 PROMOTIONS, MODELS = 1_200, 150
@@ -167,7 +167,7 @@ def _measure(folder: Path, services: Services, scale: float) -> Row:
     with patch.dict(os.environ, {"EDITLOOP_DATASET_REPO": str(folder / "datasets")}):
         for ask, what in (
             (trace_annotator, "person-7"),
-            (trace_image, digest("picture", VERSIONS // 2)),
+            (trace_image, digest("picture", half)),
             (trace_dataset, digest("dataset", 2)),
             (trace_model, f"models:/{PROMOTED}@champion"),
         ):
