@@ -1,4 +1,4 @@
-"""Label Studio's SQLite with the settings that `editloop up` gives it: who writes waits for others, and is not refused."""
+"""Label Studio's SQLite with the settings that `editloop up` gives it: who writes waits for others instead of failing."""
 
 import os
 import subprocess
