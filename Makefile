@@ -15,7 +15,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 
 TYPES = $(BIN)/mypy
 test test-all: TYPES = $(BIN)/python -m tests.typing_share
 
-.PHONY: setup demo check test test-pythons test-all lint style types generate bench chaos fuzz mutants debian chromium postgresql
+.PHONY: setup demo check test test-pythons test-all lint style types generate bench chaos fuzz mutants debian chromium postgresql load
 
 # The last line migrates the services' empty databases once, for every first start to copy; it is quick when they are there.
 setup:
@@ -88,6 +88,10 @@ fuzz: SECONDS ?= 600
 fuzz: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,fuzz]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+# What a large team asks of the services and of our code (docs/load.md).
+load: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.load
 
 # One-token mistakes in the maths and decision modules: 90 % must make a test fail (docs/mutation-checks.md).
 mutants: setup

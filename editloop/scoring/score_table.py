@@ -22,6 +22,8 @@ from editloop.models.judge_protocol import Score
 from editloop.scoring.resuming import check_facts, locked_folder
 from editloop.text_file import path_kind
 
+GROUP_ROWS = 16_384
+"""Rows of a row group of the table, at least, but for the last."""
 FACTS_KEY = b"editloop"
 """Key of the facts in the table's metadata."""
 
@@ -122,7 +124,9 @@ class ScoreParts:
         temporary.replace(self.path(part))
 
     def join(self, parts: int, summary: dict[str, Any]) -> None:
-        """Write the table from all parts, with one part in memory at a time, and remove the folder of the parts.
+        """Write the table from all parts, with GROUP_ROWS rows in memory at a time, and remove the folder of the parts.
+
+        A row group of the table holds many parts: its reader holds what each row group says of its columns.
 
         Args:
             parts: Number of parts.
@@ -131,8 +135,13 @@ class ScoreParts:
         temporary = self.folder / "table.partial"
         facts = json.dumps(self.facts | summary, sort_keys=True).encode()
         with parquet.ParquetWriter(temporary, score_schema(self.axes).with_metadata({FACTS_KEY: facts})) as writer:
+            tables: list[pa.Table] = []
             for part in range(parts):
-                writer.write_table(parquet.read_table(self.path(part)))
+                with parquet.ParquetFile(self.path(part)) as file:
+                    tables.append(file.read())
+                if sum(table.num_rows for table in tables) >= GROUP_ROWS or part + 1 == parts:
+                    writer.write_table(pa.concat_tables(tables))
+                    tables = []
         os.replace(temporary, self.output)
         shutil.rmtree(self.folder)
 

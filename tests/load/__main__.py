@@ -32,7 +32,9 @@ PARTS: Mapping[str, Part] = {
     ),
     "reward": lambda seconds, scale: reward.measure(seconds),
     "mlflow": lambda seconds, scale: registry.measure(scale),
-    "tables": lambda seconds, scale: tables.measure(scale),
+    "dataset": lambda seconds, scale: tables.measure_dataset(scale),
+    "leaks": lambda seconds, scale: tables.measure_leaks(scale),
+    "scores": lambda seconds, scale: tables.measure_scores(scale),
 }
 
 
@@ -46,13 +48,13 @@ def run(parts: Sequence[str], seconds: float, scale: float, results: Path, page:
         results: File to write.
         page: Page whose table is written; None for none.
     """
-    rows: list[dict[str, Any]] = json.loads(results.read_text())["rows"] if results.is_file() else []
+    rows = read_rows(results)
     for part in PARTS:
         if part not in parts:
             continue
         print(f"{part} ...", flush=True)
         measured = PARTS[part](seconds, scale)
-        rows = [row for row in rows if row["part"] != part] + [row._asdict() for row in measured]
+        rows = [row for row in read_rows(results) if row["part"] != part] + [row._asdict() for row in measured]
         rows.sort(key=lambda row: list(PARTS).index(row["part"]))
         write_json(results, {"machine": machine(), "rows": rows})
         for row in measured:
@@ -61,6 +63,16 @@ def run(parts: Sequence[str], seconds: float, scale: float, results: Path, page:
     if page:
         write_page(page, rows)
     return sum(not row["holds"] for row in rows if row["part"] in parts)
+
+
+def read_rows(results: Path) -> list[dict[str, Any]]:
+    """The rows of earlier runs; none without a file.
+
+    Args:
+        results: The file.
+    """
+    rows: list[dict[str, Any]] = json.loads(results.read_text())["rows"] if results.is_file() else []
+    return rows
 
 
 def write_page(page: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+from pydantic import SecretStr
 
 from editloop.certificates import shared_certificates
 from editloop.errors import EditLoopError
-from editloop.models.judge_protocol import EditGroup, Score
+from editloop.models.judge_protocol import EditGroup, Judge, Score
 from editloop.scoring.opening import open_judge
 from editloop.scoring.server_client import JudgeClientSettings, ServedJudge
 from editloop.studies.world.scenes import random_edit
@@ -111,70 +112,81 @@ def kill_processes(server: Server, end: float, seconds: float) -> Counter[str]:
 
 
 def measure(seconds: float, kill_seconds: float = KILL_SECONDS) -> list[Row]:
-    """Ask a server for scores for so many seconds while its processes are killed.
+    """Ask a server of the small reward model for scores while its processes are killed.
 
     Args:
         seconds: How long.
         kill_seconds: Seconds between two kills.
     """
     groups = make_groups()
-    expected = [figures_of(scores) for scores in open_judge(MODEL, device="cpu").judge(groups)]
+    with tempfile.TemporaryDirectory() as temporary, served(Path(temporary), MODEL, **SETTINGS) as server:
+        return [ask_while_killing(server, open_judge(MODEL, device="cpu"), groups, seconds, kill_seconds)]
+
+
+def ask_while_killing(
+    server: Server, judge: Judge, groups: list[EditGroup], seconds: float, kill_seconds: float
+) -> Row:
+    """Ask a server for scores over many connections while its processes are killed.
+
+    Args:
+        server: The server, with SETTINGS.
+        judge: The judge that it serves, in this process.
+        groups: What is asked about.
+        seconds: How long.
+        kill_seconds: Seconds between two kills.
+    """
+    expected = [figures_of(scores) for scores in judge.judge(groups)]
     apart = np.ptp(np.concatenate(expected)[:, 0])
     assert apart > 100 * TOLERANCE, "scores of other edits would be taken for these"
     recorder = Recorder()
     wrong, unanswered, waiting = Counter[str](), Counter[str](), list[float]()
-    with tempfile.TemporaryDirectory() as temporary, served(Path(temporary), MODEL, **SETTINGS) as server:
-        settings = JudgeClientSettings(token=TOKEN, connections=1, patience=300.0)
-        judge = ServedJudge(server.url, settings, recorder)
-        end = time.monotonic() + seconds
+    client = ServedJudge(server.url, JudgeClientSettings(token=SecretStr(TOKEN), patience=300.0), recorder)
+    end = time.monotonic() + seconds
 
-        def ask(client: int) -> None:
-            chance = np.random.default_rng(client)
-            while time.monotonic() < end:
-                index = int(chance.integers(len(groups)))
-                began = time.monotonic()
-                try:
-                    (scores,) = judge.judge([groups[index]])
-                except EditLoopError as error:
-                    unanswered[str(error)] += 1
-                    continue
-                waiting.append(time.monotonic() - began)
-                if not np.allclose(figures_of(scores), expected[index], atol=TOLERANCE):
-                    wrong[groups[index].instruction] += 1
+    def ask(number: int) -> None:
+        chance = np.random.default_rng(number)
+        while time.monotonic() < end:
+            index = int(chance.integers(len(groups)))
+            began = time.monotonic()
+            try:
+                (scores,) = client.judge([groups[index]])
+            except EditLoopError as error:
+                unanswered[str(error)] += 1
+                continue
+            waiting.append(time.monotonic() - began)
+            if not np.allclose(figures_of(scores), expected[index], atol=TOLERANCE):
+                wrong[groups[index].instruction] += 1
 
-        with (
-            Watch(lambda: with_children(server.process.pid)) as memory,
-            ThreadPoolExecutor(CONNECTIONS) as clients,
-            ThreadPoolExecutor(1) as killer,
-        ):
-            kills = killer.submit(kill_processes, server, end, kill_seconds)
-            list(clients.map(ask, range(CONNECTIONS)))
-            killed = kills.result()
-        is_alive = server.process.poll() is None
+    with (
+        Watch(lambda: with_children(server.process.pid)) as memory,
+        ThreadPoolExecutor(CONNECTIONS) as clients,
+        ThreadPoolExecutor(1) as killer,
+    ):
+        kills = killer.submit(kill_processes, server, end, kill_seconds)
+        list(clients.map(ask, range(CONNECTIONS)))
+        killed = kills.result()
     for fault, count in [*recorder.faults.most_common(5), *unanswered.most_common(5)]:
         print(f"{count} x {fault}")
-    return [
-        Row(
-            "reward",
-            f"reward service at saturation for {seconds:g} s, {CONNECTIONS} connections, 2 workers",
-            {
-                "answers": len(waiting),
-                "edits a second": round(MEMBERS * len(waiting) / seconds, 1),
-                "workers killed": killed["worker"],
-                "decoders killed": killed["decoder"],
-                "wrong answers": wrong.total(),
-                "unanswered": unanswered.total(),
-                "429 with Retry-After": recorder.statuses[429],
-                "503 with Retry-After": recorder.statuses[503],
-                "other errors": recorder.faults.total(),
-                "seconds of an answer with its retries, p50 and p95": waits(waiting),
-                **memory.figures("the server with its processes"),
-                "load average": round(memory.load, 1),
-            },
-            bool(waiting)
-            and is_alive
-            and killed.total() > 0
-            and not (wrong or unanswered or recorder.faults)
-            and memory.is_flat,
-        )
-    ]
+    return Row(
+        "reward",
+        f"reward service at saturation for {seconds:g} s, {CONNECTIONS} connections, {SETTINGS['workers']} workers",
+        {
+            "answers": len(waiting),
+            "edits a second": round(MEMBERS * len(waiting) / seconds, 1),
+            "workers killed": killed["worker"],
+            "decoders killed": killed["decoder"],
+            "wrong answers": wrong.total(),
+            "unanswered": unanswered.total(),
+            "429 with Retry-After": recorder.statuses[429],
+            "503 with Retry-After": recorder.statuses[503],
+            "other errors": recorder.faults.total(),
+            "seconds of an answer with its retries, p50 and p95": waits(waiting),
+            **memory.figures("the server with its processes"),
+            "load average": round(memory.load, 1),
+        },
+        bool(waiting)
+        and server.process.poll() is None
+        and killed.total() > 0
+        and not (wrong or unanswered or recorder.faults)
+        and memory.is_flat,
+    )

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from PIL import Image
 from editloop.data.picture_file import png_bytes
 from editloop.datasets.shards import shards
 from editloop.datasets.splits import SPLITS
+from editloop.models.judge_protocol import AxisScore, EditGroup, Score
 from tests.load.measurement import MOST_GROWTH, SPARE_MEGABYTES, Row
 from tests.performance import dataset_scale, leak_scale
 from tests.performance.bench import peak_megabytes
@@ -56,13 +57,25 @@ def write_edits(folder: Path, tasks: int) -> None:
             stream.write(json.dumps(line) + "\n")
 
 
+class BrightnessJudge:
+    """A judge that costs next to nothing."""
+
+    name, version, axes = "brightness", "1" * 64, ("if", "vq")
+
+    def judge(self, groups: Sequence[EditGroup]) -> list[list[Score]]:
+        return [[self.score(float(edit[0, 0, 0])) for edit in group.edits] for group in groups]
+
+    def score(self, value: float) -> Score:
+        belief = AxisScore(value, 1.0)
+        return Score({"if": belief, "vq": belief}, belief, value, value)
+
+
 def score(folder: Path) -> Figures:
-    """Score the edits with a judge that costs nothing: what is measured is the table."""
+    """Score the edits: what is measured is reading, and the table."""
     from editloop.scoring.score_file import ScoringSettings, score_edits
-    from tests.pixel_judge import PixelJudge
 
     settings = ScoringSettings(best_of=CANDIDATES)
-    summary = score_edits(PixelJudge(), folder / "edits.jsonl", folder / "scores.parquet", settings)
+    summary = score_edits(BrightnessJudge(), folder / "edits.jsonl", folder / "scores.parquet", settings)
     return {"rows": summary.edits, "missing": summary.missing}
 
 
@@ -130,20 +143,13 @@ def pairs_by_split(dataset: Path) -> dict[str, int]:
     return counts
 
 
-def measure(scale: float) -> list[Row]:
-    """Run every job at a tenth of its size and at its size.
+def measure_dataset(scale: float) -> list[Row]:
+    """Build a dataset at a tenth of its size and at its size.
 
     Args:
         scale: Share of the full size.
     """
-    return [
-        *_dataset(max(40, round(scale * DATASET_TASKS))),
-        *_leaks(max(40, round(scale * LEAK_TASKS))),
-        *_scores(max(40, round(scale * SCORED_TASKS))),
-    ]
-
-
-def _dataset(tasks: int) -> list[Row]:
+    tasks = max(40, round(scale * DATASET_TASKS))
     figures, splits = list[Figures](), dict[str, int]()
     for size in (tasks // 10, tasks):
         with tempfile.TemporaryDirectory(prefix="editloop-load-") as temporary:
@@ -157,7 +163,7 @@ def _dataset(tasks: int) -> list[Row]:
     extra: dict[str, float | str] = {"pairs by split": ", ".join(f"{name} {count:,}" for name, count in splits.items())}
     return [
         Row(
-            "tables",
+            "dataset",
             f"dataset with its splits: {large['rows']:,.0f} pairs",
             _figures(small, large) | extra,
             counted == large["rows"] and _is_linear(small, large, 10),
@@ -165,13 +171,19 @@ def _dataset(tasks: int) -> list[Row]:
     ]
 
 
-def _leaks(tasks: int) -> list[Row]:
+def measure_leaks(scale: float) -> list[Row]:
+    """Look for leaks of a suite at a tenth of the training pictures and in all of them.
+
+    Args:
+        scale: Share of the full size.
+    """
+    tasks = max(100, round(scale * LEAK_TASKS))
     small, large = (leak_scale.checking(size) for size in (tasks // 10, tasks))
     pictures = tasks * (2 + leak_scale.CANDIDATES)
     holds = large["tasks"] == leak_scale.PLANTED and small["tasks"] == min(leak_scale.PLANTED, tasks // 10)
     return [
         Row(
-            "tables",
+            "leaks",
             f"leaks: {pictures:,} training pictures against {leak_scale.ITEMS * (1 + leak_scale.EDITS):,} of a suite",
             _figures(small, large) | {"planted leaks found": f"{large['tasks']:.0f} of {leak_scale.PLANTED}"},
             holds and _is_linear(small, large, 10),
@@ -179,7 +191,13 @@ def _leaks(tasks: int) -> list[Row]:
     ]
 
 
-def _scores(tasks: int) -> list[Row]:
+def measure_scores(scale: float) -> list[Row]:
+    """Write a table of scores and read it both ways, at a tenth of its rows and at all.
+
+    Args:
+        scale: Share of the full size.
+    """
+    tasks = max(40, round(scale * SCORED_TASKS))
     names = {
         "score": f"table of scores: {CANDIDATES * tasks:,} rows",
         "best": f"best of {CANDIDATES}: {CANDIDATES * tasks:,} rows read",
@@ -199,7 +217,7 @@ def _scores(tasks: int) -> list[Row]:
         holds = large["rows"] == expected and not large["missing"] and _is_linear(small, large, 10)
         if job != "choose":  # which holds all triples, as docs/curation.md says
             holds = holds and large["megabytes"] <= MOST_GROWTH * small["megabytes"] + SPARE_MEGABYTES
-        rows.append(Row("tables", name, _figures(small, large), holds))
+        rows.append(Row("scores", name, _figures(small, large), holds))
     return rows
 
 

@@ -111,6 +111,17 @@ def test_a_stopped_call_goes_on_and_gives_the_same_file(edits: Path, tmp_path: P
     assert not ScoreParts(output, {}, ()).folder.exists()
 
 
+def test_a_table_of_many_parts_has_few_row_groups(edits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a reader holds of each row group would be more than the rows, at a million of them."""
+    score_edits(PixelJudge(), edits, tmp_path / "one.parquet", SETTINGS)
+    assert parquet.ParquetFile(tmp_path / "one.parquet").num_row_groups == 1
+    monkeypatch.setattr("editloop.scoring.score_table.GROUP_ROWS", 15)
+    score_edits(PixelJudge(), edits, tmp_path / "two.parquet", SETTINGS)
+    file = parquet.ParquetFile(tmp_path / "two.parquet")
+    assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [18, 12]
+    assert rows(tmp_path / "two.parquet") == rows(tmp_path / "one.parquet")
+
+
 def test_a_killed_call_goes_on_and_gives_the_same_file(tmp_path: Path) -> None:
     edits, output = write_edits(tmp_path / "edits", tasks=30), tmp_path / "scores.parquet"
     call = (
