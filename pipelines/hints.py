@@ -24,7 +24,7 @@ from editloop.scoring.serving.listener import open_listener
 SETTLE_SECONDS = 2.0
 """Pause between the first hint of a burst and the pass, during which further hints join it."""
 LONGEST_AGE = 300.0
-"""Seconds for which a signed hint counts, as MLflow's documentation advises: who has seen one cannot send it for ever."""
+"""Seconds for which a signed hint counts, as MLflow's documentation advises: who saw one cannot send it for ever."""
 LONGEST_BODY = 2**20
 """Bytes of a body whose signature is checked. MLflow's are a few hundred."""
 TIMESTAMP = re.compile("[0-9]{1,12}")
