@@ -1,12 +1,11 @@
 """Artifacts that MLflow keeps of a step's output, checked against the digests that the step recorded."""
 
-import json
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from editloop.content import MANIFEST, sha256_file, sha256_json
+from editloop.content import MANIFEST, read_manifest, sha256_file, sha256_json
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
 from editloop.lineage.step import LOGGED_SUFFIXES
@@ -43,7 +42,7 @@ def fetch_logged_files(run: "Run", folder: Path, names: Collection[str] = ()) ->
         except (MlflowException, OSError) as error:
             raise EditLoopError(f"run {run_id} keeps no {name} ({error})") from error
 
-    files: dict[str, str] = json.loads(fetched(f"{tracking.MANIFESTS}/output/{MANIFEST}").read_text())["files"]
+    files: dict[str, str] = read_manifest(fetched(f"{tracking.MANIFESTS}/output/{MANIFEST}").parent)["files"]
     if sha256_json(files) != sha256:
         raise EditLoopError(f"run {run_id}: the manifest that it keeps is not that of its output {sha256}")
     read = [name for name in files if "/" not in name and Path(name).suffix in LOGGED_SUFFIXES]
