@@ -15,7 +15,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 
 TYPES = $(BIN)/mypy
 test test-all: TYPES = $(BIN)/python -m tests.typing_share
 
-.PHONY: setup demo check test test-pythons test-all lint style types generate bench chaos fuzz mutants debian chromium postgresql load
+.PHONY: setup demo check test test-pythons test-all lint style types generate bench chaos fuzz mutants debian chromium postgresql load audit
 
 # The last line migrates the services' empty databases once, for every first start to copy; it is quick when they are there.
 setup:
@@ -96,6 +96,14 @@ load: setup
 # One-token mistakes in the maths and decision modules: 90 % must make a test fail (docs/mutation-checks.md).
 mutants: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutation
+
+# Advisories about the locked packages (SECURITY.md). One that could not be looked up is a failure too.
+audit:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet pip-audit
+	for lock in constraints.txt constraints-label-studio.txt; do \
+		.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement $$lock || failed=1; \
+	done; test -z "$$failed"
 
 # The packages that tests need come while the environments are made.
 debian:

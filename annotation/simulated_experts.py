@@ -105,12 +105,17 @@ def oracle_scores(folders: Sequence[Path], tasks: Sequence[EditTask], pages: Ite
         The scores, by task and image.
 
     Raises:
-        EditLoopError: A task has no target.
+        EditLoopError: A task is missing, or has no target.
     """
     targets = {task.task_id: task for task in tasks}
     images_by_task: dict[str, set[str]] = {}
     for page in pages:
         images_by_task.setdefault(page.task_id, set()).update(page.images)
+    if missing := sorted(images_by_task.keys() - targets.keys()):
+        raise EditLoopError(
+            f"{len(missing)} tasks of the campaign are not among the candidates ({', '.join(missing[:5])}): the folder "
+            "is another campaign's, or was damaged. Give the one that the campaign was opened with, or make it again."
+        )
     blind = [targets[task].name for task in images_by_task if targets[task].target is None]
     if blind:
         raise EditLoopError(

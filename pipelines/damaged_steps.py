@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from editloop.content import MANIFEST, file_digests, read_manifest, sha256_file, sha256_json
+from editloop.content import read_manifest, sha256_file
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
 from editloop.lineage.stored_folders import read_pointer
@@ -94,8 +94,7 @@ def _output_fault(artifact: dict[str, Any]) -> DamagedOutput | None:
     path, sha256 = Path(artifact["uri"]), artifact["metadata"]["sha256"]
     try:
         if path.is_dir():
-            is_listed = (path / MANIFEST).exists()
-            content = read_manifest(path, check=True)["sha256"] if is_listed else sha256_json(file_digests(path))
+            content = read_manifest(path, check=True)["sha256"]
         else:
             pointer = read_pointer(path)
             content = pointer.sha256 if pointer else sha256_file(path)

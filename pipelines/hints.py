@@ -7,6 +7,7 @@ A hint's body is never read as news: the reconciler asks the services themselves
 pass is made, lead to one pass together.
 """
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -17,19 +18,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fastapi import FastAPI, HTTPException, Request
+from starlette.requests import ClientDisconnect
 
 from editloop.errors import EditLoopError
+from editloop.scoring.serving.connection import bounded_connection
+from editloop.scoring.serving.fair_share import FairShare
 from editloop.scoring.serving.listener import open_listener
 from editloop.text_file import whole_number
 
 SETTLE_SECONDS = 2.0
 """Pause between the first hint of a burst and the pass, during which further hints join it."""
 LONGEST_AGE = 300.0
-"""Seconds for which a signed hint counts, as MLflow's documentation advises: who has seen one cannot send it for ever."""
+"""Seconds for which a signed hint counts, as MLflow's documentation advises: who saw one cannot send it for ever."""
 LONGEST_BODY = 2**20
 """Bytes of a body whose signature is checked. MLflow's are a few hundred."""
 TIMESTAMP = re.compile("[0-9]{1,12}")
 """Seconds since 1970, as MLflow's header has them."""
+RECEIVE_SECONDS = 10.0
+"""How long a sender may take for a hint's headers, and then for a body whose signature is checked."""
+CONNECTIONS = 128
+"""Open connections, of which no address holds more than it leaves to others."""
 STUCK_SECONDS = 1800.0
 """Time without a finished pass, beyond the pause between two, after which `/healthz` answers 503."""
 
@@ -113,7 +121,13 @@ def listen_for_hints(address: str, hints: HintQueue, secret: str) -> Iterator[st
         raise EditLoopError(f"--listen {address}: write HOST:PORT, such as 127.0.0.1:8421 or 0.0.0.0:8421.")
     with open_listener(host.strip("[]"), number, f"--listen {address}") as listener:
         server = uvicorn.Server(
-            uvicorn.Config(make_hint_app(hints, secret), log_level="warning", access_log=False, server_header=False)
+            uvicorn.Config(
+                make_hint_app(hints, secret),
+                http=bounded_connection(RECEIVE_SECONDS, FairShare(CONNECTIONS)),
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+            )
         )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
@@ -138,6 +152,10 @@ async def _is_signed(request: Request, secret: str) -> bool:
     sent_at = request.headers.get("x-mlflow-timestamp", "")
     if not TIMESTAMP.fullmatch(sent_at) or abs(time.time() - int(sent_at)) > LONGEST_AGE:
         return False
+    try:
+        body = await asyncio.wait_for(request.body(), RECEIVE_SECONDS)
+    except (TimeoutError, ClientDisconnect):
+        return False
     stamp = f"{request.headers.get('x-mlflow-delivery-id')}.{sent_at}."
-    digest = hmac.new(secret.encode(), stamp.encode() + await request.body(), hashlib.sha256).digest()
+    digest = hmac.new(secret.encode(), stamp.encode() + body, hashlib.sha256).digest()
     return hmac.compare_digest(signature.encode(), b"v1," + base64.b64encode(digest))

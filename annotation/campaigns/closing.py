@@ -187,9 +187,11 @@ def closed_digests(record: CampaignRecord) -> dict[int, str]:
         EditLoopError: The addresses in MLflow are not those of the closing.
     """
     run_id = record.closing_runs[-1]
-    digests: dict[int, str] = {
-        int(annotation): digest for annotation, digest in json.loads(read_file(run_id, DIGESTS)).items()
-    }
+    try:
+        content = json.loads(read_file(run_id, DIGESTS))
+        digests = {int(annotation): str(digest) for annotation, digest in content.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        digests = {}
     if answers_sha256(digests) != record.closings[-1].answers_sha256:
         raise EditLoopError(f"{DIGESTS} of MLflow's run {run_id} is not what the campaign was closed with.")
     return digests

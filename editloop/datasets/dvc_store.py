@@ -24,6 +24,7 @@ from dvc.repo import Repo
 
 from editloop.content import write_file
 from editloop.errors import EditLoopError
+from editloop.object_storage import SCHEME
 
 CONFIG, REMOTE = ".dvc/config", "store"
 INTERNAL = "/config.local\n/tmp\n/cache\n"
@@ -153,11 +154,12 @@ def get(folder: Path, name: str, pointer: bytes, target: Path) -> None:
         target: Where to put the folder.
 
     Raises:
-        EditLoopError: DVC refuses; the message quotes it.
+        EditLoopError: A remote is at an address of another kind, or DVC refuses; the message quotes it.
     """
     with _dvc_words(folder, f"get {name}"), tempfile.TemporaryDirectory(prefix="editloop-dvc-") as temporary:
         config = _Config(str(folder / ".dvc"))
         default = config["core"].get("remote")
+        _check_remotes(folder, config["remote"])
         overrides = {
             "core": OVERRIDES["core"] | ({"remote": default} if default else {}),
             "remote": config["remote"],
@@ -195,6 +197,20 @@ def _dvc_words(folder: Path, action: str) -> Iterator[None]:
     finally:
         for name in LOGGERS:
             logging.getLogger(name).removeHandler(logged)
+
+
+def _check_remotes(folder: Path, remotes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that the repository's remotes are folders or in object storage.
+
+    Whoever writes to the repository names them, and DVC would ask any host, with any log-in that this machine has.
+    """
+    for name, settings in remotes.items():
+        url = str(settings.get("url", ""))
+        if "://" in url and not url.startswith(SCHEME):
+            raise EditLoopError(
+                f"dataset repository {folder}: {CONFIG} says that remote {name} is at {url}. A remote is a folder or "
+                f"{SCHEME}BUCKET/PREFIX; correct the file."
+            )
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

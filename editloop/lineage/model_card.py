@@ -49,8 +49,8 @@ CARD = PAGES.from_string(
 | link | value |
 |---|---|
 {%- for link in chain %}
-| {{ link.name | cell }} | {% if link.address %}[{{ link.value | cell }}]({{ link.address }}){% else %}{{ link.value | cell }}\
-{% endif %} |
+| {{ link.name | cell }} | {% if link.address %}[{{ link.value | cell }}]({{ link.address }})\
+{% else %}{{ link.value | cell }}{% endif %} |
 {%- endfor %}
 
 ## Limits

@@ -305,12 +305,21 @@ def read_promotion(run: "Run") -> Promotion:
 
     Args:
         run: A run (MLflow's Run) of the experiment RECORDS.
+
+    Raises:
+        EditLoopError: Its tags are not those of a record.
     """
     tags: dict[str, Any] = {
         key.removeprefix(PREFIX): value for key, value in run.data.tags.items() if key.startswith(PREFIX)
     }
     evidence = {key: tags.pop(key) for key in EVIDENCE if key in tags}
-    return Promotion(**tags | {"number": int(tags["number"]), "evidence": evidence, "run_id": run.info.run_id})
+    try:
+        return Promotion(**tags | {"number": int(tags["number"]), "evidence": evidence, "run_id": run.info.run_id})
+    except (KeyError, ValueError, TypeError) as error:
+        raise EditLoopError(
+            f"run {run.info.run_id} of experiment {RECORDS} is no promotion record ({error}): somebody made or changed "
+            "it by hand. Put its tags back, or delete it for good if EditLoop did not make it."
+        ) from None
 
 
 def _is_intact(folder: Path) -> bool:

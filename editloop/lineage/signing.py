@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from editloop.content import sha256_bytes, write_file
 from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
+from editloop.text_file import LARGEST_TEXT, file_bytes
 
 SIGNING_KEY, VERIFY_KEY = "EDITLOOP_SIGNING_KEY", "EDITLOOP_VERIFY_KEY"
 
@@ -240,7 +241,7 @@ def _signed_by(signature: Path) -> str:
     import json
 
     try:
-        bundle = json.loads(signature.read_bytes())
+        bundle = json.loads(file_bytes(signature, LARGEST_TEXT))
         return str(bundle["verificationMaterial"]["publicKey"]["hint"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise SignatureError(f"{signature}: no signature can be read there ({error!r}).") from error

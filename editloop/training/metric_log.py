@@ -91,8 +91,8 @@ def send_metrics(folder: Path) -> None:
     from mlflow.entities import Metric, Param
 
     marker = folder / SENT_FILE
-    delivered = json.loads(marker.read_text()) if marker.is_file() else {}
-    sent_lines = delivered["lines"] if delivered.get("run") == run else 0
+    delivered = _parsed(marker.read_bytes()) if marker.is_file() else None
+    sent_lines = int(delivered.get("lines", 0)) if delivered and delivered.get("run") == run else 0
     try:
         api = tracking.client()
     except EditLoopError:
@@ -114,8 +114,20 @@ def _lines(folder: Path) -> list[dict[str, Any]]:
     path = folder / LINES_FILE
     if not path.is_file():
         return []
-    complete_lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return [json.loads(line) for line in complete_lines]
+    complete_lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    parsed_lines = [line for line in map(_parsed, complete_lines) if line and "step" in line]
+    if len(parsed_lines) < len(complete_lines):
+        log.warning("%s: %d lines are damaged and left out", path, len(complete_lines) - len(parsed_lines))
+    return parsed_lines
+
+
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    """Return the object in a JSON text; None where it is damaged. A curve is no reason to stop a training."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _flat(prefix: str, values: dict[str, Any]) -> dict[str, str]:

@@ -106,3 +106,5 @@ def test_the_oracle_sees_better_edits_as_better(make_candidates, tmp_path):
     blind = [task.model_copy(update={"target": None}) for task in tasks]
     with pytest.raises(EditLoopError, match="scene-0"):
         oracle_scores([images], blind, pages)
+    with pytest.raises(EditLoopError, match="4 tasks of the campaign are not among the candidates"):
+        oracle_scores([images], tasks[:1], pages)

@@ -1,7 +1,9 @@
 """Hints of webhooks: who may send them, and that a burst makes one pass."""
 
+import socket
 import threading
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,48 @@ def test_a_large_body_is_not_read(client: TestClient, queue: Queue, monkeypatch:
     monkeypatch.setattr(hints, "LONGEST_BODY", len(BODY) - 1)
     assert client.post("/hint", content=BODY, headers=signed(SECRET)).status_code == 401
     assert client.post("/hint", content=BODY, headers={"Authorization": f"Bearer {SECRET}"}).status_code == 202
+
+
+def connect(url: str) -> socket.socket:
+    """A connection to the endpoint, which begins to listen a moment after its address is known."""
+    port = int(url.rpartition(":")[2].partition("/")[0])
+    for _ in range(100):
+        with suppress(ConnectionRefusedError):
+            return socket.create_connection(("127.0.0.1", port), timeout=20)
+        time.sleep(0.1)
+    raise AssertionError(f"{url} does not listen")
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (b"POST /hint HTTP/1.1\r\nHost: x\r\nX-", b""),
+        (
+            b"POST /hint HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nX-MLflow-Signature: v1,x\r\n"
+            b"X-MLflow-Timestamp: %d\r\n\r\nhalf" % time.time(),
+            b"HTTP/1.1 401",
+        ),
+    ],
+    ids=["half-sent headers", "half a body"],
+)
+def test_a_slow_sender_holds_no_connection(
+    sent: bytes, answer: bytes, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hints, "RECEIVE_SECONDS", 0.5)
+    with listen_for_hints("127.0.0.1:0", queue, SECRET) as url, connect(url) as connection:
+        connection.sendall(sent)
+        assert connection.recv(1000).startswith(answer)
+    assert queue.count == 0
+
+
+def test_no_address_takes_all_connections(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hints, "CONNECTIONS", 4)
+    with listen_for_hints("127.0.0.1:0", queue, SECRET) as url, ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(connect(url))
+        time.sleep(0.5)
+        third = stack.enter_context(connect(url))
+        assert third.recv(1000).startswith(b"HTTP/1.1 429")
 
 
 def test_a_burst_makes_one_pass_and_a_hint_during_a_pass_makes_another() -> None:

@@ -182,3 +182,26 @@ def test_links_of_a_cloned_repository_lead_nowhere(tmp_path: Path) -> None:
     with pytest.raises(EditLoopError):
         commit_dataset(tmp_path / "data", repo=source.as_uri(), remote=str(tmp_path / "remote"), message="one")
     assert not list(victim.iterdir())
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "ssh", "webdav", "gdrive", "remote"])
+def test_a_remote_of_the_repositorys_choice_is_a_folder_or_a_bucket(scheme: str, tmp_path: Path) -> None:
+    """Whoever writes to the repository, or names another in a version's record, could have any host asked."""
+    version = committed(tmp_path)
+    config = tmp_path / "team" / ".dvc" / "config"
+    config.write_text(config.read_text().replace(f"url = {tmp_path}/remote", f"url = {scheme}://127.0.0.1:9/x"))
+    with pytest.raises(EditLoopError, match=f"remote store is at {scheme}://127.0.0.1:9/x. A remote is a folder or"):
+        fetch_dataset(version, tmp_path / "fetched")
+
+
+def test_dvcs_own_cache_is_nobodys_else(tmp_path: Path) -> None:
+    """It holds pickles (diskcache, CVE-2025-69872), and the repository's settings may name a folder for it."""
+    version = committed(tmp_path)
+    config = tmp_path / "team" / ".dvc" / "config"
+    config.write_text(config.read_text().replace("[core]", f"[core]\n    site_cache_dir = {tmp_path}/planted"))
+    fetch_dataset(version, tmp_path / "fetched")
+    with complete_folder(tmp_path / "data") as data:
+        (data / "rows.parquet").write_bytes(b"more rows")
+    address, remote = str(tmp_path / "team"), str(tmp_path / "remote")
+    commit_dataset(tmp_path / "data", repo=address, remote=remote, message="two")
+    assert not (tmp_path / "planted").exists()

@@ -53,6 +53,17 @@ def test_a_changed_file_is_named(signed: tuple[Path, Path], name: str) -> None:
         verify_folder(folder, signature)
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"17", b'{"verificationMaterial": [1]}', b"[" * 100_000, b"\xff"]
+)
+def test_what_is_no_signature_is_one_line(signed: tuple[Path, Path], content: bytes) -> None:
+    folder, signature = signed
+    signature.write_bytes(content)
+    with pytest.raises(SignatureError, match="no signature can be read there") as caught:
+        verify_folder(folder, signature)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize("name", ["more.bin", ".gitattributes"])
 def test_a_file_more_is_refused(signed: tuple[Path, Path], name: str) -> None:
     folder, signature = signed

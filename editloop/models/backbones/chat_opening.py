@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from editloop.errors import EditLoopError
@@ -38,9 +37,10 @@ def chat_opening(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) 
                 [{"role": "user", "content": content}], chat_template=_template(folder), tokenize=False
             )
         )
-    except (TemplateError, ValueError, TypeError, KeyError, OSError) as error:
+    except Exception as error:  # a template is a program of others, and may raise anything
         raise EditLoopError(
-            f"{folder}: its chat template cannot be rendered ({' '.join(str(error).split())[:200]}). Take the base's "
+            f"{folder}: its chat template cannot be rendered ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}). Take the base's "
             "chat_template.jinja, or give the text before the pictures in the file of the wording."
         ) from None
     ids = (config.vision_start_token_id, config.image_token_id, config.vision_end_token_id)

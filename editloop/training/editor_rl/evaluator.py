@@ -4,7 +4,6 @@ Reward judges are those whose scores are the reward. Watching judges score the s
 from them.
 """
 
-import json
 import logging
 import re
 import shutil
@@ -20,7 +19,9 @@ from numpy.typing import NDArray
 from editloop.content import write_file, write_json
 from editloop.data.edits_file import EditRow
 from editloop.data.picture_size import Picture
+from editloop.errors import EditLoopError
 from editloop.evaluation.editors import ORACLE, EvaluationTask, HeldOut, judge_scores, oracle_view
+from editloop.json_file import read_json
 from editloop.models.editors.protocol import Editor
 from editloop.models.judge_protocol import Judge, JudgeUnavailableError
 from editloop.scoring.opening import open_judge
@@ -235,5 +236,8 @@ def _plain(values: Scores) -> list[float | None]:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    records: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
+    advice = f"Delete {path.parent.parent} to begin the training anew."
+    records: list[dict[str, Any]] = read_json(path, advice) if path.is_file() else []
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise EditLoopError(f"{path}: holds no list of records. {advice}")
     return records
