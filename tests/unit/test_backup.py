@@ -9,7 +9,7 @@ from threading import Event, Thread
 
 import pytest
 
-from editloop.content import complete_folder
+from editloop.content import complete_folder, sha256_bytes
 from editloop.datasets.repository import commit_dataset, fetch_dataset
 from editloop.errors import EditLoopError
 from infra import backup as making
@@ -148,10 +148,14 @@ def test_the_next_one_stores_what_is_new_and_reads_what_changed(machine: Path, s
     assert len(weights) == 2
     assert len(set(weights.values())) == 1
     (machine / "services/pictures/key/b.png").write_text("another")
-    changed = machine / "steps/one/weights.safetensors"
-    os.utime(changed, ns=(1, 1))
+    (machine / "services/pictures/key/a.png").unlink()
+    (machine / "steps/one/weights.safetensors").write_text("changed")
+    touched = machine / "services/mlflow/artifacts/1/weights.safetensors"
+    os.utime(touched, ns=(1, 1))
     second = back_up_services(machine, store, "two", with_secrets=False)
-    assert second.new_bytes == len("another")
+    assert second.new_bytes == len("another") + len("changed")
+    assert second.backup.files["work/steps/one/weights.safetensors"].sha256 == sha256_bytes(b"changed")
+    assert read_backup(store, "one").files["services/pictures/key/a.png"].sha256 in present_content(store)
     assert [*list_backups(store)] == ["one", "two"]
     check_backup(store, "one")
     assert thin_out(store, 1) == ["one"]
