@@ -14,7 +14,7 @@ from editloop.datasets.repository import commit_dataset, fetch_dataset
 from editloop.errors import EditLoopError
 from infra import backup as making
 from infra.backup import back_up_services, back_up_stores, dump_database
-from infra.backup_folder import Backup, content_name, list_backups, present_content, read_backup, thin_out
+from infra.backup_folder import Backup, content_name, list_backups, present_content, read_backup, thin_out, write_backup
 from infra.backup_parts import DATABASE_FILES, Part
 from infra.file_store import FolderStore
 from infra.restore import check_backup, restore_services
@@ -204,6 +204,18 @@ def test_names_are_checked(machine: Path, store: FolderStore, name: str, fault: 
     back_up(machine, store)
     with pytest.raises(EditLoopError, match=fault):
         check_backup(store, name)
+
+
+@pytest.mark.parametrize("path", ["work/../../out", "/etc/out", "work//out"])
+def test_a_path_that_leads_out_of_a_backup_is_refused(
+    machine: Path, store: FolderStore, tmp_path: Path, path: str
+) -> None:
+    backup = back_up(machine, store, with_secrets=True)
+    file = backup.files["services/verify-key.pem"]
+    write_backup(store, "one", backup.model_copy(update={"files": {**backup.files, path: file}}))
+    with pytest.raises(EditLoopError, match=r"one/manifest\.json: is damaged"):
+        restore_services(store, "one", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_places_that_hold_each_other_are_refused(machine: Path, store: FolderStore) -> None:
