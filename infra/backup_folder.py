@@ -6,6 +6,7 @@ BACKUPS/content/ab/ab12...      every file, once for all back-ups, named by its 
 """
 
 import re
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -88,6 +89,25 @@ def content_name(sha256: str) -> str:
         sha256: Its sha256.
     """
     return f"{CONTENT}/{sha256[:2]}/{sha256}"
+
+
+@contextmanager
+def disk_faults(place: str | Path) -> Iterator[None]:
+    """Make one line of what this machine's disk refuses within the block.
+
+    Args:
+        place: What is read or written, where the fault names no file.
+
+    Raises:
+        EditLoopError: A file cannot be read or written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise EditLoopError(
+            f"{error.filename or place}: {error.strerror or error}. Free space or correct the permissions; files on "
+            f"their way go to {tempfile.gettempdir()} (TMPDIR)."
+        ) from error
 
 
 @contextmanager
@@ -256,8 +276,8 @@ def fetch_content(store: FileStore, name: str, digests: Collection[str], target:
     for digest in digests:
         if sha256_file(target / content_name(digest)) != digest:
             raise EditLoopError(
-                f"back-up {name}: {store.address}/{content_name(digest)} is damaged: its sha256 is another. Nothing was "
-                "changed. Restore another back-up. Delete the damaged file, and the next one stores it anew."
+                f"back-up {name}: {store.address}/{content_name(digest)} is damaged: its sha256 is another. Nothing "
+                "was changed. Restore another back-up. Delete the damaged file, and the next one stores it anew."
             )
 
 

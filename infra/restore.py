@@ -18,7 +18,16 @@ from editloop.datasets.repository_bundle import unbundle_repository
 from editloop.errors import EditLoopError
 from editloop.object_storage import is_address
 from editloop.progress import track
-from infra.backup_folder import Backup, BackupFile, batches, content_name, fetch_content, read_backup, require_content
+from infra.backup_folder import (
+    Backup,
+    BackupFile,
+    batches,
+    content_name,
+    disk_faults,
+    fetch_content,
+    read_backup,
+    require_content,
+)
 from infra.backup_parts import (
     BUNDLE,
     DATABASE_FILES,
@@ -63,7 +72,7 @@ def check_backup(store: FileStore, name: str) -> Backup:
     backup = read_backup(store, name)
     require_content(store, name, backup)
     for batch in track(list(batches(_sizes(backup))), "checking"):
-        with tempfile.TemporaryDirectory(prefix="editloop-restore-") as temporary:
+        with disk_faults(name), tempfile.TemporaryDirectory(prefix="editloop-restore-") as temporary:
             fetch_content(store, name, batch, Path(temporary))
     return backup
 
@@ -94,7 +103,7 @@ def restore_services(
     stores = _store_targets(backup, store_parts(os.environ))
     _check_stores(stores, overwrite)
     require_content(store, name, backup)
-    with new_folder(folder) as temporary:
+    with disk_faults(folder), new_folder(folder) as temporary:
         content = temporary / ".content"
         here = {path: file.sha256 for path, file in backup.files.items() if not path.startswith(f"{STORES}/")}
         for batch in track(list(batches(_sizes(backup))), "fetching and checking"):
@@ -152,12 +161,12 @@ def restore_stores(
     check_backup(store, name)
     stored = {path: file.size for path, file in backup.files.items() if path.startswith(f"{STORES}/")}
     for batch in track(list(batches(stored)), "restoring"):
-        with tempfile.TemporaryDirectory(prefix="editloop-restore-") as temporary:
+        with disk_faults(name), tempfile.TemporaryDirectory(prefix="editloop-restore-") as temporary:
             files = {path: backup.files[path] for path in batch}
             fetch_content(store, name, {file.sha256 for file in files.values()}, Path(temporary))
             _upload(targets, files, Path(temporary))
     if backup.has_repository and repo and remote:
-        with tempfile.TemporaryDirectory(prefix="editloop-restore-") as temporary:
+        with disk_faults(name), tempfile.TemporaryDirectory(prefix="editloop-restore-") as temporary:
             digest = backup.files[BUNDLE].sha256
             fetch_content(store, name, [digest], Path(temporary))
             unbundle_repository(Path(temporary) / content_name(digest), repo, remote)

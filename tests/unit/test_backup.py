@@ -1,5 +1,6 @@
 """Back-ups of made-up folders: what is in them, what the next one stores, what is refused."""
 
+import errno
 import os
 import sqlite3
 import stat
@@ -204,6 +205,26 @@ def test_names_are_checked(machine: Path, store: FolderStore, name: str, fault: 
     back_up(machine, store)
     with pytest.raises(EditLoopError, match=fault):
         check_backup(store, name)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    machine: Path, store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back_up(machine, store, with_secrets=True)
+
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    for attempt in (
+        lambda: restore_services(store, "one", tmp_path / "new"),
+        lambda: back_up(machine, store, "two"),
+    ):
+        (machine / "steps/one/more").write_text("more")
+        with pytest.raises(EditLoopError, match=r"No space left on device.*[Ff]ree space"):
+            attempt()
+    assert not (tmp_path / "new").exists()
+    assert [*list_backups(store)] == ["one"]
 
 
 @pytest.mark.parametrize("path", ["work/../../out", "/etc/out", "work//out"])
