@@ -17,7 +17,7 @@ from infra import backup as making
 from infra.backup import back_up_services, back_up_stores, dump_database
 from infra.backup_folder import Backup, content_name, list_backups, present_content, read_backup, thin_out, write_backup
 from infra.backup_parts import DATABASE_FILES, Part
-from infra.file_store import FolderStore
+from infra.file_store import FolderStore, open_store
 from infra.restore import check_backup, restore_services
 from tests.machine_folder import TABLES, make_machine
 
@@ -237,6 +237,12 @@ def test_a_path_that_leads_out_of_a_backup_is_refused(
     with pytest.raises(EditLoopError, match=r"one/manifest\.json: is damaged"):
         restore_services(store, "one", tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("address", ["s3://", "s3:///", "s3:///prefix"])
+def test_an_address_without_a_bucket_is_refused(address: str) -> None:
+    with pytest.raises(EditLoopError, match=r"no address in object storage\. Write it as s3://BUCKET/PREFIX"):
+        open_store(address)
 
 
 def test_places_that_hold_each_other_are_refused(machine: Path, store: FolderStore) -> None:
