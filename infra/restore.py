@@ -258,8 +258,15 @@ def _migrate(home: Path, versions: Mapping[str, str]) -> None:
     """Bring the databases to the present versions of the services, where those that were backed up were others."""
     settings = LocalServiceSettings()
     for service in NAMES:
-        if (home / service).is_dir() and versions.get(service) != program_version(service, settings):
-            migrate_databases(service, settings, home / service)
+        before, here = versions.get(service), program_version(service, settings)
+        if (home / service).is_dir() and before != here:
+            try:
+                migrate_databases(service, settings, home / service)
+            except EditLoopError as error:
+                raise EditLoopError(
+                    f"{service} {here} cannot take over the databases of {service} {before}, so nothing was restored. "
+                    f"Install that version or a later one. {error}"
+                ) from error
 
 
 def _relocate(home: Path, old: str, new: str) -> None:

@@ -19,6 +19,7 @@ from infra.backup_folder import Backup, content_name, list_backups, present_cont
 from infra.backup_parts import DATABASE_FILES, Part
 from infra.file_store import FolderStore, open_store
 from infra.restore import check_backup, restore_services
+from infra.settings import LocalServiceSettings
 from tests.machine_folder import TABLES, make_machine
 
 
@@ -205,6 +206,33 @@ def test_names_are_checked(machine: Path, store: FolderStore, name: str, fault: 
     back_up(machine, store)
     with pytest.raises(EditLoopError, match=fault):
         check_backup(store, name)
+
+
+def test_databases_of_another_version_are_migrated_before_they_appear(
+    machine: Path, store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = back_up(machine, store, with_secrets=True)
+    write_backup(store, "one", backup.model_copy(update={"versions": {**backup.versions, "mlflow": "3.0.0"}}))
+    target, migrated = tmp_path / "new", list[str]()
+
+    def migrate(name: str, settings: LocalServiceSettings, folder: Path) -> None:
+        assert (folder / "mlflow.db").is_file()
+        assert not target.exists()
+        migrated.append(name)
+
+    monkeypatch.setattr("infra.restore.migrate_databases", migrate)
+    restore_services(store, "one", target)
+    assert migrated == ["mlflow"]
+
+    def refuse(name: str, settings: LocalServiceSettings, folder: Path) -> None:
+        raise EditLoopError("Can't locate revision")
+
+    monkeypatch.setattr("infra.restore.migrate_databases", refuse)
+    with pytest.raises(
+        EditLoopError, match=r"mlflow [\d.]+ cannot take over the databases of mlflow 3\.0\.0.*revision"
+    ):
+        restore_services(store, "one", tmp_path / "another")
+    assert not (tmp_path / "another").exists()
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(
