@@ -94,8 +94,9 @@ class ObjectFolder:
         Raises:
             EditLoopError: The address is of another form.
         """
-        self.address = address.rstrip("/")
-        self.bucket, _, self._prefix = self.address.removeprefix(SCHEME).partition("/")
+        path = address.removeprefix(SCHEME).rstrip("/")
+        self.address = f"{SCHEME}{path}"
+        self.bucket, _, self._prefix = path.partition("/")
         if not is_address(address) or not self.bucket:
             raise EditLoopError(f"{address}: no address in object storage. Write it as s3://BUCKET/PREFIX.")
 
@@ -243,9 +244,14 @@ class ObjectFolder:
         try:
             yield
         except RetriesExceededError as error:
-            raise StorageError(f"{self.address}: {fault} ({error.last_exception}). {CHECK}") from error
+            raise StorageError(f"{self.address}: {fault} ({_one_line(error.last_exception)}). {CHECK}") from error
         except (BotoCoreError, ClientError, OSError, ValueError) as error:  # the last of an address of no form
-            raise StorageError(f"{self.address}: {fault} ({error}). {CHECK}") from error
+            raise StorageError(f"{self.address}: {fault} ({_one_line(error)}). {CHECK}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    """Return an error's text without the ends of lines that botocore writes."""
+    return " ".join(str(error).split())
 
 
 @cache

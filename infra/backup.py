@@ -25,6 +25,7 @@ from infra.backup_folder import (
     batches,
     check_name,
     content_name,
+    disk_faults,
     list_backups,
     locked_store,
     present_content,
@@ -212,7 +213,7 @@ def dump_database(database: Path, target: Path) -> None:
 def _new_backup(store: FileStore, name: str) -> Iterator[BackupRun]:
     """Begin a back-up of a new name."""
     check_name(name)
-    with locked_store(store):
+    with disk_faults(store.address), locked_store(store):
         before = list_backups(store)
         if name in before:
             raise EditLoopError(f"{store.address}/{name}: is a back-up already. Choose another name by --name.")

@@ -6,6 +6,7 @@ BACKUPS/content/ab/ab12...      every file, once for all back-ups, named by its 
 """
 
 import re
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,7 +18,6 @@ from pydantic import AfterValidator, Field, ValidationError
 from editloop.content import MANIFEST, sha256_file, sha256_json
 from editloop.errors import EditLoopError, there_are
 from editloop.file_lock import file_lock
-from editloop.progress import track
 from editloop.settings_file import FrozenModel
 from infra.file_store import FileStore, FolderStore
 
@@ -89,6 +89,25 @@ def content_name(sha256: str) -> str:
         sha256: Its sha256.
     """
     return f"{CONTENT}/{sha256[:2]}/{sha256}"
+
+
+@contextmanager
+def disk_faults(place: str | Path) -> Iterator[None]:
+    """Make one line of what this machine's disk refuses within the block.
+
+    Args:
+        place: What is read or written, where the fault names no file.
+
+    Raises:
+        EditLoopError: A file cannot be read or written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise EditLoopError(
+            f"{error.filename or place}: {error.strerror or error}. Free space or correct the permissions; files on "
+            f"their way go to {tempfile.gettempdir()} (TMPDIR)."
+        ) from error
 
 
 @contextmanager
@@ -222,33 +241,44 @@ def batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
         yield batch
 
 
+def require_content(store: FileStore, name: str, backup: Backup) -> None:
+    """Check that all content of a back-up is there. Its bytes are not read.
+
+    Args:
+        store: Where back-ups are.
+        name: The back-up's name, for messages.
+        backup: What it holds.
+
+    Raises:
+        EditLoopError: Content is missing.
+    """
+    missing = sorted({file.sha256 for file in backup.files.values()} - present_content(store))
+    if missing:
+        raise EditLoopError(
+            f"back-up {name}: {store.address}/{content_name(missing[0])} is missing ({len(missing)} files in all). "
+            "Nothing was changed. Restore another back-up."
+        )
+
+
 def fetch_content(store: FileStore, name: str, digests: Collection[str], target: Path) -> None:
     """Fetch content of a back-up to files named by their sha256, and check every byte.
 
     Args:
         store: Where back-ups are.
         name: The back-up's name, for messages.
-        digests: The sha256 of what to fetch.
+        digests: The sha256 of what to fetch, which is there, at most a batch.
         target: Folder of the files: target/content/ab/ab12...
 
     Raises:
-        EditLoopError: Content is missing or damaged.
+        EditLoopError: Content is damaged.
     """
-    if missing := sorted(set(digests) - present_content(store)):
-        raise EditLoopError(
-            f"back-up {name}: {store.address}/{content_name(missing[0])} is missing ({len(missing)} files in all). "
-            "Nothing was changed. Restore another back-up."
-        )
-    names = [content_name(digest) for digest in sorted(digests)]
-    for start in track(range(0, len(names), BATCH_FILES), "fetching and checking"):
-        batch = names[start : start + BATCH_FILES]
-        store.download(batch, target)
-        for content in batch:
-            if sha256_file(target / content) != content.rpartition("/")[2]:
-                raise EditLoopError(
-                    f"back-up {name}: {store.address}/{content} is damaged: its sha256 is another. Nothing was "
-                    "changed. Restore another back-up. Delete the damaged file, and the next one stores it anew."
-                )
+    store.download([content_name(digest) for digest in digests], target)
+    for digest in digests:
+        if sha256_file(target / content_name(digest)) != digest:
+            raise EditLoopError(
+                f"back-up {name}: {store.address}/{content_name(digest)} is damaged: its sha256 is another. Nothing "
+                "was changed. Restore another back-up. Delete the damaged file, and the next one stores it anew."
+            )
 
 
 def thin_out(store: FileStore, keep: int) -> list[str]:

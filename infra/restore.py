@@ -18,7 +18,16 @@ from editloop.datasets.repository_bundle import unbundle_repository
 from editloop.errors import EditLoopError
 from editloop.object_storage import is_address
 from editloop.progress import track
-from infra.backup_folder import Backup, BackupFile, batches, content_name, fetch_content, read_backup
+from infra.backup_folder import (
+    Backup,
+    BackupFile,
+    batches,
+    content_name,
+    disk_faults,
+    fetch_content,
+    read_backup,
+    require_content,
+)
 from infra.backup_parts import (
     BUNDLE,
     DATABASE_FILES,
@@ -61,9 +70,9 @@ def check_backup(store: FileStore, name: str) -> Backup:
         EditLoopError: It is missing, damaged or incomplete.
     """
     backup = read_backup(store, name)
-    sizes = {file.sha256: file.size for file in backup.files.values()}
-    for batch in batches(sizes):
-        with tempfile.TemporaryDirectory(prefix="editloop-restore-") as temporary:
+    require_content(store, name, backup)
+    for batch in track(list(batches(_sizes(backup))), "checking"):
+        with disk_faults(name), tempfile.TemporaryDirectory(prefix="editloop-restore-") as temporary:
             fetch_content(store, name, batch, Path(temporary))
     return backup
 
@@ -93,10 +102,12 @@ def restore_services(
     kept = {} if backup.with_secrets and secrets is None else _kept_secrets(name, secrets)
     stores = _store_targets(backup, store_parts(os.environ))
     _check_stores(stores, overwrite)
-    with new_folder(folder) as temporary:
+    require_content(store, name, backup)
+    with disk_faults(folder), new_folder(folder) as temporary:
         content = temporary / ".content"
         here = {path: file.sha256 for path, file in backup.files.items() if not path.startswith(f"{STORES}/")}
-        fetch_content(store, name, {file.sha256 for file in backup.files.values()}, content)
+        for batch in track(list(batches(_sizes(backup))), "fetching and checking"):
+            fetch_content(store, name, batch, content)
         _upload(stores, backup.files, content)
         places = {path: temporary / _place(path) for path in here}
         _put(places, here, content)
@@ -148,17 +159,23 @@ def restore_stores(
         raise EditLoopError("EDITLOOP_DATASET_REPO and EDITLOOP_DATASET_REMOTE are not set. The back-up has both.")
     _check_stores(targets, overwrite)
     check_backup(store, name)
-    for batch in batches({path: file.size for path, file in backup.files.items() if path.startswith(f"{STORES}/")}):
-        with tempfile.TemporaryDirectory(prefix="editloop-restore-") as temporary:
+    stored = {path: file.size for path, file in backup.files.items() if path.startswith(f"{STORES}/")}
+    for batch in track(list(batches(stored)), "restoring"):
+        with disk_faults(name), tempfile.TemporaryDirectory(prefix="editloop-restore-") as temporary:
             files = {path: backup.files[path] for path in batch}
             fetch_content(store, name, {file.sha256 for file in files.values()}, Path(temporary))
             _upload(targets, files, Path(temporary))
     if backup.has_repository and repo and remote:
-        with tempfile.TemporaryDirectory(prefix="editloop-restore-") as temporary:
+        with disk_faults(name), tempfile.TemporaryDirectory(prefix="editloop-restore-") as temporary:
             digest = backup.files[BUNDLE].sha256
             fetch_content(store, name, [digest], Path(temporary))
             unbundle_repository(Path(temporary) / content_name(digest), repo, remote)
     return backup
+
+
+def _sizes(backup: Backup) -> dict[str, int]:
+    """Return the bytes of each content of a back-up, by its sha256."""
+    return {file.sha256: file.size for file in backup.files.values()}
 
 
 def _check_target(folder: Path, overwrite: bool) -> None:
@@ -241,8 +258,15 @@ def _migrate(home: Path, versions: Mapping[str, str]) -> None:
     """Bring the databases to the present versions of the services, where those that were backed up were others."""
     settings = LocalServiceSettings()
     for service in NAMES:
-        if (home / service).is_dir() and versions.get(service) != program_version(service, settings):
-            migrate_databases(service, settings, home / service)
+        before, here = versions.get(service), program_version(service, settings)
+        if (home / service).is_dir() and before != here:
+            try:
+                migrate_databases(service, settings, home / service)
+            except EditLoopError as error:
+                raise EditLoopError(
+                    f"{service} {here} cannot take over the databases of {service} {before}, so nothing was restored. "
+                    f"Install that version or a later one. {error}"
+                ) from error
 
 
 def _relocate(home: Path, old: str, new: str) -> None:

@@ -10,16 +10,17 @@ import typer
 
 from pipelines.input_options import plain_folder
 from pipelines.lineage_cli import Unsigned
-from pipelines.service_option import DEFAULT_SERVICES, Services
+from pipelines.service_option import DEFAULT_SERVICES
 
 Store = Annotated[str, typer.Option("--to", help="Where back-ups are: a folder, or s3://BUCKET/PREFIX.")]
+Source = Annotated[Path, typer.Option("--services", help="Folder of the demo or of `editloop up` to back up.")]
 Target = Annotated[Path, typer.Option("--services", help="The folder to restore, missing or empty.")]
 MEGABYTE = 2**20
 
 
 def backup_command(
     to: Store,
-    services: Services = DEFAULT_SERVICES,
+    services: Source = DEFAULT_SERVICES,
     name: Annotated[str, typer.Option(help="Name of the back-up; by default date and time in UTC.")] = "",
     keep: Annotated[int, typer.Option(min=0, help="Back-ups that stay; older ones are deleted. 0: all stay.")] = 0,
     with_secrets: Annotated[
@@ -41,9 +42,10 @@ def backup_command(
 
     store = open_store(to)
     if show:
-        for number, (title, backup) in enumerate(list_backups(store).items()):
-            if number == 0:
-                print(f"{'name':<24} {'made (UTC)':<17} {'of':<9} {'files':>7} {'MB':>9}  EditLoop  secrets")
+        backups = list_backups(store)
+        heading = f"{'name':<24} {'made (UTC)':<17} {'of':<9} {'files':>7} {'MB':>9}  EditLoop  secrets"
+        print(heading if backups else f"there are no back-ups in {store.address}")
+        for title, backup in backups.items():
             print(
                 f"{title:<24} {backup.created:%Y-%m-%d %H:%M}  {backup.kind:<9} {len(backup.files):>7,} "
                 f"{backup.bytes / MEGABYTE:>9,.1f}  {backup.editloop:<8}  {'yes' if backup.with_secrets else 'no'}"
