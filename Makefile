@@ -79,9 +79,9 @@ test-all: debian lint
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.performance.bench
 
-# The loop broken at random moments and called again (docs/tests.md).
+# The loop broken at random moments and called again (docs/chaos.md).
 chaos: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --table docs/chaos.md
 
 # One-token mistakes in the maths and decision modules: 90 % must make a test fail (docs/mutation-checks.md).
 mutants: setup

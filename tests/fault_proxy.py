@@ -18,6 +18,7 @@ class Fault:
     """Spoils the next `times` answers to requests of one method whose path ends in `path`."""
 
     method: str
+    """Empty for every method."""
     path: str
     kind: FaultKind
     times: int = 1
@@ -39,14 +40,14 @@ class FaultProxy:
         class Handler(_Handler):
             owner = proxy
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def take_fault(self, method: str, path: str) -> Fault | None:
         """The fault for a request, which is used up."""
         with self._lock:
             for fault in self.faults:
-                if fault.times and fault.method == method and path.endswith(fault.path):
+                if fault.times and fault.method in ("", method) and path.endswith(fault.path):
                     fault.times -= 1
                     return fault
         return None
@@ -54,6 +55,11 @@ class FaultProxy:
     def statuses(self, method: str, path: str) -> list[int]:
         """The service's answers to requests of one method whose path ends in `path`."""
         return [status for asked, where, status in self.answers if asked == method and where.endswith(path)]
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a client that has left."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -75,12 +81,17 @@ class _Handler(BaseHTTPRequestHandler):
             body = _changed(body)
         if fault and kind == "slow":
             time.sleep(fault.seconds)
-        service = http.client.HTTPConnection(self.owner.service)
         headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
-        service.request(self.command, self.path, body, headers)
-        answer = service.getresponse()
-        content = answer.read()
-        service.close()
+        service = http.client.HTTPConnection(self.owner.service)
+        try:
+            service.request(self.command, self.path, body, headers)
+            answer = service.getresponse()
+            content = answer.read()
+        except (OSError, http.client.HTTPException):  # it is away, or was killed meanwhile
+            self.close_connection = True
+            return
+        finally:
+            service.close()
         self.owner.answers.append((self.command, path, answer.status))
         length = str(len(content)) if self.command != "HEAD" else answer.getheader("Content-Length", "0")
         skipped = ("content-length", "connection", "transfer-encoding")
@@ -99,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _forward  # noqa: N815 (the names that http.server calls)
+    do_GET = do_PUT = do_POST = do_PATCH = do_HEAD = do_DELETE = _forward  # noqa: N815 (the names that http.server calls)
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Say nothing."""

@@ -116,6 +116,29 @@ def test_a_killed_server_comes_back_with_its_data_and_no_orphan(tmp_path):
     assert pids(home) == {}
 
 
+def test_a_token_that_was_reset_is_read_anew(tmp_path):
+    """As a person resets it on the page Account & Settings."""
+    home = tmp_path / "home"
+
+    def accepted(token):
+        headers = {"Authorization": f"Token {token}"}
+        return requests.get(f"{first.label_studio.url}/api/current-user/whoami", headers=headers, timeout=30).ok
+
+    try:
+        first = start_services(home, mlflow=False)
+        before = pids(home)
+        old = {"Authorization": f"Token {first.label_studio.secret}"}
+        reset = requests.post(f"{first.label_studio.url}/api/current-user/reset-token/", headers=old, timeout=30)
+        assert reset.status_code == 201
+        assert not accepted(first.label_studio.secret)
+        second = start_services(home, mlflow=False)
+        assert pids(home) == before, "it was not restarted"
+        assert second.label_studio.secret == reset.json()["token"]
+        assert accepted(start_services(home, mlflow=False).label_studio.secret)
+    finally:
+        stop_services(home)
+
+
 def test_ctrl_c_twice_stops_all_that_a_command_started(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     home = tmp_path / "services"
