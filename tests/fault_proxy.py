@@ -67,7 +67,8 @@ class _Handler(BaseHTTPRequestHandler):
     owner: FaultProxy
 
     def _forward(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        chunked = self.headers.get("Transfer-Encoding", "") == "chunked"
+        body = self._read_chunks() if chunked else self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = unquote(urlsplit(self.path).path)
         fault = self.owner.take_fault(self.command, path)
         kind = fault.kind if fault else ""
@@ -81,7 +82,9 @@ class _Handler(BaseHTTPRequestHandler):
             body = _changed(body)
         if fault and kind == "slow":
             time.sleep(fault.seconds)
-        headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
+        headers = {
+            name: value for name, value in self.headers.items() if name.lower() not in ("expect", "transfer-encoding")
+        }
         service = http.client.HTTPConnection(self.owner.service)
         try:
             service.request(self.command, self.path, body, headers)
@@ -102,6 +105,15 @@ class _Handler(BaseHTTPRequestHandler):
             content = content[: len(content) // 2]
             self.close_connection = True
         self._answer(answer.status, [*kept, ("Content-Length", length)], content)
+
+    def _read_chunks(self) -> bytes:
+        """A body whose length is not told before."""
+        body = b""
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
     def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
         self.send_response_only(status)

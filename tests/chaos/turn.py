@@ -148,6 +148,15 @@ class TurnFolder:
         self.calls += 1
         return DemoCall(self.out, self.logs / f"call-{self.calls}.log", self.environment)
 
+    def note(self, text: str) -> None:
+        """Write down what happens, for whoever looks at the turn while it runs.
+
+        Args:
+            text: One line.
+        """
+        with (self.logs / "faults.log").open("a") as stream:
+            stream.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+
     def down(self) -> None:
         """Stop the services, as a user does."""
         command = [sys.executable, "-c", COMMAND, "down", "--services", str(self.out)]
@@ -196,9 +205,11 @@ def broken_turn(turn: TurnFolder, seed: int, planned: Sequence[Planned], expecte
                 break
             _finish(rows)
             row = Row(waiting.pop(0), seed, time.monotonic())
+            turn.note(f"call {turn.calls}, {row.planned.stage}: {row.planned.fault.name}")
             try:
                 row.planned.fault.apply(Scene(call, turn.network, turn.environment, chance))
             except NothingThereError:
+                turn.note("there was nothing to strike")
                 continue
             except FaultError as error:
                 row.trouble.append(str(error))
