@@ -255,7 +255,7 @@ def _after_all_others(api: "MlflowClient", experiment: str, key: str) -> int:
     query = f"tags.`{KEY_TAG}` = {tracking.quoted(key)}"
     order = ["attributes.start_time DESC"]
     latest = api.search_runs([experiment], query, ViewType.ALL, max_results=1, order_by=order)
-    return max([int(now().timestamp() * 1000), *(run.info.start_time + 1 for run in latest)])
+    return max([int(now().timestamp() * 1000), *(int(run.info.start_time) + 1 for run in latest)])
 
 
 def read_records(settings: ServiceSettings, key: str | None = None) -> list[CampaignRecord]:

@@ -230,14 +230,21 @@ def _checkpoints(out: Path) -> list[Path]:
 
 def halve_a_shard(scene: Scene) -> None:
     """Kill the command while the dataset's shards are written, and leave half of one."""
-    shards = _await(lambda: [path for path in scene.call.out.rglob("*.parquet") if _is_unfinished(path)])
-    scene.call.process.kill()
-    for path in scene.call.workers():
-        quietly(path.kill)
-    try:
-        os.truncate(shards[-1], shards[-1].stat().st_size // 2)
-    except FileNotFoundError:  # it was finished just now: a reader finds that half of it is gone
-        raise NothingThereError from None
+
+    def stop_with_a_shard() -> bool:
+        workers = scene.call.workers()
+        for worker in workers:
+            quietly(worker.suspend)
+        shards = [path for path in scene.call.out.rglob("*.parquet") if _is_unfinished(path)]
+        if not shards:
+            for worker in workers:
+                quietly(worker.resume)
+            return False
+        newest = max(shards, key=lambda path: path.stat().st_mtime)
+        os.truncate(newest, newest.stat().st_size // 2)
+        return True
+
+    _await(stop_with_a_shard)
     _end(scene)
 
 
