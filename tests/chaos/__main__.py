@@ -13,6 +13,7 @@ writes the table of docs/chaos.md anew.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -115,6 +116,8 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="file to write")
     parser.add_argument("--table", type=Path, help="Markdown file whose table is written anew")
     told = parser.parse_args()
+    # Where this was started in the background, Ctrl-C is ignored, and would be by every call of the loop.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     began = time.monotonic()
     try:
         with interrupt_on_termination():
