@@ -43,6 +43,8 @@ from infra.settings import LocalServiceSettings, ServiceSettings
 
 USER = "admin@editloop.example"
 """Label Studio's account."""
+PORT_SECONDS = 12.0
+"""Seconds in which the last port may become free: a process of a killed service ends within 10."""
 POLL_SECONDS = 0.3
 """Seconds between two checks whether a starting service answers."""
 
@@ -260,8 +262,11 @@ def _port(name: ServiceName, saved: Service | None, settings: LocalServiceSettin
             variable = f"EDITLOOP_{name.upper().replace('-', '_')}_PORT"
             raise EditLoopError(f"Port {fixed} is in use, so {name} cannot have it: free it or change {variable}.")
         return fixed
-    if saved and is_free(saved.port):
-        return saved.port  # keeps addresses in reports and bookmarks valid
+    deadline = time.monotonic() + PORT_SECONDS
+    while saved and time.monotonic() < deadline:
+        if is_free(saved.port):
+            return saved.port  # keeps addresses in reports and bookmarks valid, and those of steps that wait
+        time.sleep(POLL_SECONDS)
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

@@ -122,7 +122,9 @@ def interrupt_twice(scene: Scene) -> None:
 
 def _kill_service(name: str) -> Callable[[Scene], None]:
     def kill(scene: Scene) -> None:
-        _kill(_await(lambda: scene.call.service_processes(name)))
+        processes = _await(lambda: scene.call.service_processes(name))
+        scene.network.part(name)
+        _kill(processes)
 
     return kill
 

@@ -47,6 +47,18 @@ class Network:
             credentials[name]["port"] = proxy.server.server_port
             write_file(path, json.dumps(credentials, indent=2) + "\n")
 
+    def part(self, name: str) -> None:
+        """Write the address of a service itself into `credentials.json`: when it is started anew, it has that one.
+
+        Args:
+            name: LABEL_STUDIO or MLFLOW.
+        """
+        proxy, path = self.proxies[name], self.home / "credentials.json"
+        credentials = json.loads(path.read_text())
+        if credentials[name]["port"] == proxy.server.server_port:
+            credentials[name]["port"] = int(proxy.service.rpartition(":")[2])
+            write_file(path, json.dumps(credentials, indent=2) + "\n")
+
 
 @contextmanager
 def network(folder: Path, *, with_bucket: bool) -> Iterator[tuple[Network, dict[str, str]]]:
