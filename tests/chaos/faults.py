@@ -195,12 +195,13 @@ def call_it_a_second_time(scene: Scene) -> None:
 
 
 def reconcile_beside_it(scene: Scene) -> None:
-    """Run the reconciler in the demo's folder while the demo works: it is one of two."""
+    """Run the reconciler in the demo's folder while the demo works: of the two, one waits for the other."""
     command = [sys.executable, "-c", COMMAND, "reconcile", "--once", "--out", str(scene.call.out)]
     variables = marked(scene.environment, scene.call.out)
-    second = subprocess.run(command, capture_output=True, text=True, timeout=10 * REFUSAL_SECONDS, env=variables)
-    if "Traceback" in second.stderr:
-        raise FaultError(f"the reconciler ended in a traceback: {second.stderr[-300:]}")
+    log = scene.call.log.with_name(f"{scene.call.log.stem}-reconciler.log")
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=variables)
+    scene.network.beside.append((process, log))
 
 
 def cut_the_newest_files(scene: Scene) -> None:

@@ -27,6 +27,8 @@ class Network:
             bucket: The bucket's server; None where the turn keeps everything in folders.
         """
         self.home, self.proxies, self.bucket = home, proxies, bucket
+        self.beside = list[tuple[subprocess.Popen[bytes], Path]]()
+        """Commands that run beside the turn's calls, each with the log of what it prints."""
 
     def join(self, name: str, environment: Mapping[str, str]) -> None:
         """Put the proxy of a service of this machine before it, for the calls that begin from now on.

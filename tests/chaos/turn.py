@@ -221,7 +221,7 @@ def broken_turn(turn: TurnFolder, seed: int, planned: Sequence[Planned], expecte
         if rows and rows[-1].calls > MOST_CALLS_AFTER_A_FAULT and status != 0:
             rows[-1].trouble.append(f"call {turn.calls} was not enough: {call.text[-300:]}")
     _finish(rows)
-    trouble = "no call ended well" if status != 0 else _difference(turn, expected)
+    trouble = "no call ended well" if status != 0 else _trouble_beside(turn) or _difference(turn, expected)
     turn.down()
     if trouble := trouble or _left_over(turn):
         for row in rows:
@@ -241,6 +241,18 @@ def _trouble_of(call: DemoCall, status: int | None, number: int) -> str:
         return f"call {number} did not end in {CALL_SECONDS} s: {call.text[-300:]}"
     if "Traceback" in call.text:
         return f"call {number} printed a traceback: {call.text[-300:]}"
+    return ""
+
+
+def _trouble_beside(turn: TurnFolder) -> str:
+    """Wait for what runs beside the calls."""
+    for process, log in turn.network.beside:
+        try:
+            process.wait(CALL_SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"a command beside did not end in {CALL_SECONDS} s: {log.read_text()[-300:]}"
+        if "Traceback" in log.read_text():
+            return f"a command beside printed a traceback: {log.read_text()[-300:]}"
     return ""
 
 
