@@ -79,9 +79,9 @@ test-all: debian lint
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.performance.bench
 
-# The loop broken at random moments and called again (docs/tests.md).
+# The loop broken at random moments and called again (docs/chaos.md).
 chaos: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --table docs/chaos.md
 
 # Parsers of files from outside and the reward server, fuzzed for SECONDS each (docs/tests.md).
 fuzz: SECONDS ?= 600

@@ -4,17 +4,18 @@ A folder is stored under its content address, s3://BUCKET/PREFIX/<sha256 of its 
 so an address without one does not exist, and it has the sha256 of every file, so whatever arrives is checked.
 
 boto3 reads AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
-AWS_CA_BUNDLE and AWS_MAX_ATTEMPTS (tries per request). A store that refuses the checksums of newer clients needs
-AWS_REQUEST_CHECKSUM_CALCULATION=when_required.
+AWS_CA_BUNDLE and AWS_MAX_ATTEMPTS (tries per request; where it is set, nothing waits longer for an absent storage).
+A store that refuses the checksums of newer clients needs AWS_REQUEST_CHECKSUM_CALCULATION=when_required.
 """
 
 import logging
+import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
 SCHEME = "s3://"
 DIGEST = re.compile("[0-9a-f]{64}")
 LISTING = ".listing.json"
@@ -48,6 +51,9 @@ PARALLEL_TRANSFERS = 16
 """Files, or parts of large files, that are under way at a time."""
 CONNECT_SECONDS, READ_SECONDS = 10, 60
 """Time after which a silent connection is given up; botocore then tries again."""
+AWAY_SECONDS = 90
+"""Time for which a request is repeated while the storage is away: a server that was killed is back after some seconds,
+and what a step computed for a day is not lost for that."""
 READS = 3
 """Times that an object is read whose body is cut off, or is not what the manifest says."""
 UPLOADS = 3
@@ -82,7 +88,7 @@ def is_address(location: str) -> bool:
 class ObjectFolder:
     """The objects below an address, by their names relative to it.
 
-    Every method raises StorageError, in one line, where the storage cannot be reached or refuses.
+    Every method raises StorageError, in one line, where the storage cannot be reached for AWAY_SECONDS, or refuses.
     """
 
     def __init__(self, address: str):
@@ -128,13 +134,16 @@ class ObjectFolder:
 
     def marks(self) -> dict[str, str]:
         """Return a mark of each object by its name: its size, a hyphen and its ETag, which tells contents apart."""
-        with self._errors("cannot be read"):
+
+        def entries() -> list[dict[str, Any]]:
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(""))
-            entries = [entry for page in pages for entry in page.get("Contents", [])]
+            return [entry for page in pages for entry in page.get("Contents", [])]
+
+        found = self._patiently("cannot be read", entries)
         # SeaweedFS lists empty folders as objects whose names end in a slash
         return {
             entry["Key"].removeprefix(self._key("")): f"{entry['Size']}-{entry['ETag']}"
-            for entry in entries
+            for entry in found
             if not entry["Key"].endswith("/")
         }
 
@@ -144,19 +153,23 @@ class ObjectFolder:
         Args:
             name: The object.
         """
-        from botocore.exceptions import HTTPClientError
+        from botocore.exceptions import ClientError, HTTPClientError
 
         def read() -> bytes:
             return self._client.get_object(Bucket=self.bucket, Key=self._key(name))["Body"].read()
 
         def is_cut_off(error: BaseException) -> bool:  # while the body is read, which botocore does not repeat
-            return isinstance(error, HTTPClientError)
+            # "404" stands for an answer whose body was to say what is missing
+            code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+            return isinstance(error, HTTPClientError) or code == "404"
 
-        with self._errors("cannot be read"):
+        def read_whole() -> bytes | None:
             try:
                 return retry_call(read, is_cut_off, tries=READS)
             except self._client.exceptions.NoSuchKey:
                 return None
+
+        return self._patiently("cannot be read", read_whole)
 
     def write(self, name: str, data: bytes, *, only_new: bool = False) -> bool:
         """Write a small object.
@@ -172,7 +185,8 @@ class ObjectFolder:
         from botocore.exceptions import ClientError
 
         key = self._key(name)
-        with self._errors("cannot be written"):
+
+        def write() -> bool:
             if not only_new:
                 self._client.put_object(Bucket=self.bucket, Key=key, Body=data)
                 return True
@@ -184,16 +198,22 @@ class ObjectFolder:
                     raise
                 return False
 
+        return self._patiently("cannot be written", write)
+
     def upload(self, files: Mapping[str, Path]) -> None:
         """Upload files, several at a time, large ones in parts.
 
         Args:
             files: Files by the objects' names.
         """
-        with self._errors("cannot be written"), self._transfers() as manager:
-            futures = [manager.upload(str(path), self.bucket, self._key(name)) for name, path in files.items()]
-            for future in futures:
-                future.result()
+
+        def send() -> None:
+            with self._transfers() as manager:
+                futures = [manager.upload(str(path), self.bucket, self._key(name)) for name, path in files.items()]
+                for future in futures:
+                    future.result()
+
+        self._patiently("cannot be written", send)
 
     def download(self, names: Iterable[str], target: Path) -> None:
         """Download objects to files of the same names below a folder, several at a time, large ones in parts.
@@ -202,14 +222,18 @@ class ObjectFolder:
             names: The objects.
             target: The folder. Missing ones are created.
         """
-        with self._errors("cannot be read"), self._transfers() as manager:
-            futures = []
-            for name in names:
-                path = target / _inside(self.address, name)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                futures.append(manager.download(self.bucket, self._key(name), str(path)))
-            for future in futures:
-                future.result()
+        paths = {name: target / _inside(self.address, name) for name in names}
+
+        def fetch() -> None:
+            with self._transfers() as manager:
+                futures = []
+                for name, path in paths.items():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    futures.append(manager.download(self.bucket, self._key(name), str(path)))
+                for future in futures:
+                    future.result()
+
+        self._patiently("cannot be read", fetch)
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects. One that is not there counts as deleted.
@@ -218,12 +242,15 @@ class ObjectFolder:
             names: The objects.
         """
         keys = [self._key(name) for name in names]
-        with self._errors("cannot be written"):
+
+        def remove() -> None:
             for start in range(0, len(keys), DELETED_AT_ONCE):
                 batch: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in keys[start : start + DELETED_AT_ONCE]]
                 reply = self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True})
                 if faults := reply.get("Errors"):
                     raise OSError(f"{faults[0].get('Key')}: {faults[0].get('Message')}")
+
+        self._patiently("cannot be written", remove)
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}" if self._prefix else name
@@ -234,6 +261,19 @@ class ObjectFolder:
 
         with create_transfer_manager(self._client, TransferConfig(max_concurrency=PARALLEL_TRANSFERS)) as manager:
             yield manager
+
+    def _patiently(self, fault: str, request: Callable[[], Result]) -> Result:
+        """Return what a request gives, repeated while the storage is away; StorageError says the `fault`."""
+        announcement = f"{self.address}: object storage is away; this waits for it, {AWAY_SECONDS} s at most"
+        seconds = 0 if "AWS_MAX_ATTEMPTS" in os.environ else AWAY_SECONDS
+        with self._errors(fault):
+            return retry_call(
+                request,
+                _is_away,
+                seconds=seconds,
+                announcement=announcement,
+                recovery=f"{self.address}: object storage is back",
+            )
 
     @contextmanager
     def _errors(self, fault: str) -> Iterator[None]:
@@ -252,6 +292,17 @@ class ObjectFolder:
 def _one_line(error: BaseException) -> str:
     """Return an error's text without the ends of lines that botocore writes."""
     return " ".join(str(error).split())
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether a storage may answer later: it cannot be reached, breaks off, or has a fault of its own."""
+    from botocore.exceptions import ClientError, HTTPClientError, ProxyConnectionError, SSLError
+    from s3transfer.exceptions import RetriesExceededError
+
+    if isinstance(error, ClientError):
+        return int(error.response["ResponseMetadata"].get("HTTPStatusCode", 0)) >= 500
+    away = isinstance(error, HTTPClientError | RetriesExceededError)
+    return away and not isinstance(error, ProxyConnectionError | SSLError)
 
 
 @cache

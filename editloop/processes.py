@@ -1,9 +1,12 @@
 """Ending child processes, so that none outlives the process that started it."""
 
 import os
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 from pydantic import Field
@@ -39,6 +42,46 @@ def stop_tree(process: psutil.Process, grace: float = GRACE_SECONDS) -> None:
         quietly(member.terminate)
     for member in psutil.wait_procs(tree, timeout=grace)[1]:
         quietly(member.kill)
+
+
+def process_identity(pid: int | None = None) -> str:
+    """Return what tells a process from all others: its machine, its id, and when it began.
+
+    Args:
+        pid: Id of the process; None for this one.
+
+    Raises:
+        psutil.NoSuchProcess: It has ended.
+    """
+    number = os.getpid() if pid is None else pid
+    return f"{socket.gethostname()}/{number}/{_beginning(number)}"
+
+
+def has_ended(identity: str) -> bool:
+    """Return whether a process was one of this machine's and is gone. One of another machine may live.
+
+    Args:
+        identity: What `process_identity` returned for it.
+    """
+    host, _, rest = identity.partition("/")
+    number = rest.partition("/")[0]
+    if host != socket.gethostname() or not number.isdigit():
+        return False
+    try:
+        return process_identity(int(number)) != identity
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _beginning(pid: int) -> str:
+    """When a process began. On Linux in ticks since the machine's start: a clock that is set changes nothing."""
+    if sys.platform != "linux":
+        return f"{psutil.Process(pid).create_time():.2f}"
+    try:
+        ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        raise psutil.NoSuchProcess(pid) from None
+    return f"{Path('/proc/sys/kernel/random/boot_id').read_text()[:8]}-{ticks}"
 
 
 def end_with_supervisor() -> None:

@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +26,7 @@ from editloop.json_file import read_json_record
 from editloop.lineage.signing import SIGNING_KEY, VERIFY_KEY, keys_in, make_keys
 from editloop.object_storage import is_address
 from editloop.settings_file import FrozenModel
+from infra.label_studio_token import renewed_token
 from infra.service_databases import log_tail, provide_databases
 from infra.service_processes import find_leader, is_free, start_process, stop_processes
 from infra.service_programs import (
@@ -42,6 +43,8 @@ from infra.settings import LocalServiceSettings, ServiceSettings
 
 USER = "admin@editloop.example"
 """Label Studio's account."""
+PORT_SECONDS = 12.0
+"""Seconds in which the last port may become free: a process of a killed service ends within 10."""
 POLL_SECONDS = 0.3
 """Seconds between two checks whether a starting service answers."""
 
@@ -138,7 +141,7 @@ def start_services(home: Path, *, label_studio: bool = True, mlflow: bool = True
             if mlflow:
                 make_keys(home)
             services = {name: _begin(home, name, settings, processes) for name in names}
-            _wait({name: services[name] for name in processes}, processes, settings)
+            services |= _wait({name: services[name] for name in processes}, processes, settings)
         except BaseException as error:
             with defer_signals():
                 for name, process in processes.items():
@@ -186,9 +189,9 @@ def _begin(
 ) -> Service:
     """Return a service that runs already, or start its process and add that to `processes`."""
     saved = _load(home).get(name)
-    if saved and find_leader(home, name) and saved.healthy():
-        saved.ready.touch()  # the call that started it may have been killed before this
-        return saved
+    if saved and find_leader(home, name) and (answering := _answering(saved)):
+        answering.ready.touch()  # the call that started it may have been killed before this
+        return answering
     stop_processes(home, name)
     program = program_command(name, settings)
     secret = saved.secret if saved else secrets.token_hex(20)
@@ -215,13 +218,14 @@ def _wait(
     pending: dict[ServiceName, Service],
     processes: dict[ServiceName, subprocess.Popen[bytes]],
     settings: LocalServiceSettings,
-) -> None:
-    """Wait until each service answers. EditLoopError for the first that does not."""
-    deadline = time.monotonic() + settings.start_seconds
+) -> dict[ServiceName, Service]:
+    """Return the services when each answers. EditLoopError for the first that does not."""
+    deadline, found = time.monotonic() + settings.start_seconds, dict[ServiceName, Service]()
     while pending:
         for name, service in list(pending.items()):
-            if service.healthy():
-                service.ready.touch()
+            if answering := _answering(service):
+                answering.ready.touch()
+                found[name] = answering
                 del pending[name]
             elif processes[name].poll() is not None:
                 raise EditLoopError(f"{name} ended while starting: {log_tail(service.log)} (whole log: {service.log})")
@@ -232,6 +236,19 @@ def _wait(
                 )
         if pending:
             time.sleep(POLL_SECONDS)
+    return found
+
+
+def _answering(service: Service) -> Service | None:
+    """A service that answers and takes its credentials, which are renewed where a person reset the token; else None."""
+    if service.healthy():
+        return service
+    token = renewed_token(service) if service.name == "label-studio" else None
+    if token is None:
+        return None
+    renewed = replace(service, secret=token)
+    _save(service.home, renewed)
+    return renewed
 
 
 def _port(name: ServiceName, saved: Service | None, settings: LocalServiceSettings) -> int:
@@ -245,8 +262,11 @@ def _port(name: ServiceName, saved: Service | None, settings: LocalServiceSettin
             variable = f"EDITLOOP_{name.upper().replace('-', '_')}_PORT"
             raise EditLoopError(f"Port {fixed} is in use, so {name} cannot have it: free it or change {variable}.")
         return fixed
-    if saved and is_free(saved.port):
-        return saved.port  # keeps addresses in reports and bookmarks valid
+    deadline = time.monotonic() + PORT_SECONDS
+    while saved and time.monotonic() < deadline:
+        if is_free(saved.port):
+            return saved.port  # keeps addresses in reports and bookmarks valid, and those of steps that wait
+        time.sleep(POLL_SECONDS)
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

@@ -24,6 +24,7 @@ from editloop.interruption import interrupt_on_termination
 from editloop.lineage.stored_folders import StoredFolderSettings
 from editloop.object_storage import put_folder
 from editloop.terminal import text_console
+from infra.service_watch import watched_services
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
 from pipelines.catalogue import find_pipeline, read_run_settings
@@ -52,7 +53,8 @@ def run_demo(
 ) -> dict[str, Any]:
     """Run one turn of the loop, and return the content of summary.json.
 
-    However the call ends, the services are stopped, unless it succeeded and `keep` is set.
+    A service that ends meanwhile is started again. However the call ends, the services are stopped, unless it succeeded
+    and `keep` is set.
 
     Args:
         out: Folder to write.
@@ -81,18 +83,19 @@ def run_demo(
             os.environ.update(services.environment | local_environment(folder))
             for output in reopen_damaged_runs(folder, LAST_STAGE.values()):
                 console.print(f"{output.fault} Its step runs again, and those after it.", style="yellow")
-            turn = _turn(folder, loop, inputs, experts, console)
-            with console.status("Verifying the lineage of both champions"):
-                chains = {name: verify(model) for name, model in CHAMPIONS.items()}
-            summary = summarise(turn, loop, inputs, chains, experts, time.time() - began)
-            summary["services"] = {
-                "label_studio": service_settings().label_studio_url,
-                "mlflow": os.environ["MLFLOW_TRACKING_URI"],
-            }
-            write_json(folder / "summary.json", summary)
-            gather_report_data(folder, turn.outputs)
-            report = write_report(folder)
-            _show(console, summary, report)
+            with watched_services(home, lambda line: console.print(line, soft_wrap=True)):
+                turn = _turn(folder, loop, inputs, experts, console)
+                with console.status("Verifying the lineage of both champions"):
+                    chains = {name: verify(model) for name, model in CHAMPIONS.items()}
+                summary = summarise(turn, loop, inputs, chains, experts, time.time() - began)
+                summary["services"] = {
+                    "label_studio": service_settings().label_studio_url,
+                    "mlflow": os.environ["MLFLOW_TRACKING_URI"],
+                }
+                write_json(folder / "summary.json", summary)
+                gather_report_data(folder, turn.outputs)
+                report = write_report(folder)
+                _show(console, summary, report)
             check_lineage(summary["verify"])
             keep_services = keep
         finally:

@@ -129,6 +129,7 @@ def listen_for_hints(address: str, hints: HintQueue, secret: str) -> Iterator[st
                 server_header=False,
             )
         )
+        listener.listen()  # senders wait from now on, and are not refused while the server starts
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:

@@ -30,7 +30,8 @@ SOURCE_FOLDERS = ("editloop", "infra", "annotation", "components", "pipelines")
 DATA_SUFFIXES = (".css", ".j2", ".json", ".safetensors", ".yaml")
 """Suffixes of files beside the code that decide what a step writes."""
 TAIL_LINES = 25
-"""Lines of the log in the message of a step that failed without an EditLoopError."""
+"""Lines of the log in the message of a step that failed with another error than an EditLoopError."""
+TRACEBACK = "Traceback (most recent call last)"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STEP_BEGINS = re.compile(r"Executing task '([\w-]+)'")
 TASK_ENDS = " finished with status "
@@ -87,7 +88,7 @@ def run_local(
                 with contextlib.redirect_stdout(_Log(stream, tell)):
                     build_pipeline(name)(**arguments)
             except RuntimeError as error:
-                raise EditLoopError(_failure(name, str(error), log)) from error
+                raise EditLoopError(failure_message(name, str(error), log)) from error
 
 
 @cache
@@ -142,14 +143,24 @@ class _Log(io.TextIOBase):
         return len(text)
 
 
-def _failure(name: str, error: str, log: Path) -> str:
-    """Return the message for the user: the step's EditLoopError if it raised one, else the end of the log."""
-    step = re.search(r"Inner task failed: (\S+?)\.?$", COLOUR.sub("", error))
+def failure_message(name: str, error: str, log: Path) -> str:
+    """Return the message for the user: the step's EditLoopError if it raised one, else the end of the log.
+
+    A step that printed no error was killed, and its log says nothing of that.
+
+    Args:
+        name: The pipeline.
+        error: What kfp.local says of it.
+        log: The run's log.
+    """
+    step = re.search(r"Inner task failed: '?([\w-]+)", COLOUR.sub("", error))
     lines = [line.removeprefix("    ").rstrip() for line in log.read_text(errors="replace").splitlines()]
     errors = [number for number, line in enumerate(lines) if MESSAGE.match(line)]
     if errors:
         end = next((number for number in range(errors[-1], len(lines)) if TASK_ENDS in lines[number]), len(lines))
         reason = "\n".join([MESSAGE.sub("", lines[errors[-1]]), *lines[errors[-1] + 1 : end]]).strip()
+    elif not any(TRACEBACK in line for line in lines):
+        reason = "it ended without a word, as a process that was killed, or that memory ran out for. Run it again."
     else:
         reason = "\n" + "\n".join(line for line in lines[-TAIL_LINES:] if line)
     return f"{name}, step {step[1] if step else 'unknown'}: {reason}\nThe whole log is {log}; finished steps are kept."

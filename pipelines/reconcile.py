@@ -196,7 +196,7 @@ class _Pass:
         try:
             runs = annotate_runs(record)
             failure = read_failure(runs[0]) if runs else None
-            if failure and now() < failure.retry_at and not self.again:
+            if failure and not failure.has_paused and not self.again:
                 self.result.failures.append(f"{campaign.name} ({campaign.key}): {failure}")
                 return
             self.advance(record, runs)
@@ -288,7 +288,7 @@ class _Pass:
             self.result.repairs.append(f"{record.campaign.name}: its training project was deleted, and is made anew")
         record = keep_trained(record, live.training)
         copy = latest_copy(record.campaign.key)
-        stale = copy is None or (now() - copy.at).total_seconds() > COPY_SECONDS
+        stale = copy is None or abs((now() - copy.at).total_seconds()) > COPY_SECONDS  # ahead: the clock was set back
         if stale and live.digests and (copy is None or copy.answers_sha256 != live.sha256):
             keep_answers(record.campaign.key, live.kept_answers(), live.sha256)
         return record, live

@@ -44,6 +44,11 @@ class CampaignFailure(FrozenModel):
         doublings = min(self.count - 1, 10)
         return self.at + min(FIRST_PAUSE * (1 << doublings), LONGEST_PAUSE)
 
+    @property
+    def has_paused(self) -> bool:
+        """Whether a pass may try the campaign again. A failure in the future is of a clock that was ahead."""
+        return not self.at <= datetime.now(UTC) < self.retry_at
+
     def __str__(self) -> str:
         times = "once" if self.count == 1 else f"{self.count} times"
         return (

@@ -22,6 +22,8 @@ BUCKET_VARIABLES = (
 )
 """Variables whose s3:// addresses are tried beside KFP's own."""
 PROBE = b"written by editloop to try the storage; may be deleted\n"
+STORAGE_TRIES = "3"
+"""Tries of a request where AWS_MAX_ATTEMPTS does not say: a check does not wait for a storage that is away."""
 OLDEST_MLFLOW, OLDEST_LABEL_STUDIO, OLDEST_KFP = (3,), (1, 20), (2, 17)
 """Oldest versions that EditLoop works with."""
 
@@ -113,8 +115,9 @@ def _label_studio_checks(url: str, token: str) -> Iterator[Check]:
 def _storage_check(address: str, variables: Mapping[str, str]) -> Check:
     """Write, read and delete an object."""
     name, check = f"editloop-probe-{uuid.uuid4().hex}", f"storage {address}"
+    settings = {name: value for name, value in variables.items() if name.startswith("AWS_")}
     try:
-        with environment_variables(**{name: value for name, value in variables.items() if name.startswith("AWS_")}):
+        with environment_variables(**{"AWS_MAX_ATTEMPTS": STORAGE_TRIES, **settings}):
             folder = ObjectFolder(address)
             folder.write(name, PROBE)
             is_same = folder.read(name) == PROBE

@@ -18,6 +18,7 @@ class Fault:
     """Spoils the next `times` answers to requests of one method whose path ends in `path`."""
 
     method: str
+    """Empty for every method."""
     path: str
     kind: FaultKind
     times: int = 1
@@ -39,14 +40,14 @@ class FaultProxy:
         class Handler(_Handler):
             owner = proxy
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def take_fault(self, method: str, path: str) -> Fault | None:
         """The fault for a request, which is used up."""
         with self._lock:
             for fault in self.faults:
-                if fault.times and fault.method == method and path.endswith(fault.path):
+                if fault.times and fault.method in ("", method) and path.endswith(fault.path):
                     fault.times -= 1
                     return fault
         return None
@@ -56,12 +57,18 @@ class FaultProxy:
         return [status for asked, where, status in self.answers if asked == method and where.endswith(path)]
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a client that has left."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     owner: FaultProxy
 
     def _forward(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        chunked = self.headers.get("Transfer-Encoding", "") == "chunked"
+        body = self._read_chunks() if chunked else self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = unquote(urlsplit(self.path).path)
         fault = self.owner.take_fault(self.command, path)
         kind = fault.kind if fault else ""
@@ -75,12 +82,19 @@ class _Handler(BaseHTTPRequestHandler):
             body = _changed(body)
         if fault and kind == "slow":
             time.sleep(fault.seconds)
+        headers = {
+            name: value for name, value in self.headers.items() if name.lower() not in ("expect", "transfer-encoding")
+        }
         service = http.client.HTTPConnection(self.owner.service)
-        headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
-        service.request(self.command, self.path, body, headers)
-        answer = service.getresponse()
-        content = answer.read()
-        service.close()
+        try:
+            service.request(self.command, self.path, body, headers)
+            answer = service.getresponse()
+            content = answer.read()
+        except (OSError, http.client.HTTPException):  # it is away, or was killed meanwhile
+            self.close_connection = True
+            return
+        finally:
+            service.close()
         self.owner.answers.append((self.command, path, answer.status))
         length = str(len(content)) if self.command != "HEAD" else answer.getheader("Content-Length", "0")
         skipped = ("content-length", "connection", "transfer-encoding")
@@ -92,6 +106,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         self._answer(answer.status, [*kept, ("Content-Length", length)], content)
 
+    def _read_chunks(self) -> bytes:
+        """A body whose length is not told before."""
+        body = b""
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
     def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
         self.send_response_only(status)
         for name, value in headers or [("Content-Length", str(len(content)))]:
@@ -99,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _forward  # noqa: N815 (the names that http.server calls)
+    do_GET = do_PUT = do_POST = do_PATCH = do_HEAD = do_DELETE = _forward  # noqa: N815 (the names that http.server calls)
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Say nothing."""

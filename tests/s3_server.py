@@ -18,36 +18,62 @@ READY_SECONDS = 60
 BUCKET = "editloop"
 
 
+class S3Server:
+    """A server that can be killed and started again on the same ports, with the files of one folder."""
+
+    def __init__(self, folder: Path):
+        """Prepare it; `start` starts it.
+
+        Args:
+            folder: Where its files lie; created where it is missing.
+        """
+        identity = {
+            "name": "editloop",
+            "credentials": [{"accessKey": "pictures-key", "secretKey": "pictures-secret"}],
+            "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+        }
+        folder.mkdir(exist_ok=True)
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
+        self.folder = folder
+        self._command = [str(WEED), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
+        self._command += ["-volume.max=200", "-master.volumeSizeLimitMB=256", f"-s3.config={folder / 's3.json'}"]
+        self._command += [f"-{name}.port={port}" for name, port in ports.items()]
+        # Two servers at once would meet at the fixed ports of these catalogues; and nothing is reported to anybody.
+        self._command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
+        self.environment = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}",
+            "AWS_ACCESS_KEY_ID": "pictures-key",
+            "AWS_SECRET_ACCESS_KEY": "pictures-secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        """By which the server is found."""
+
+    def start(self) -> None:
+        """Start it, and return when it has the bucket BUCKET."""
+        with (self.folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder)
+        try:
+            _make_bucket(self.environment, self.process, self.folder / "log")
+        except BaseException:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """Kill it, as a machine does that loses power: an orderly end takes 20 s."""
+        self.process.kill()
+        self.process.wait()
+
+
 @contextmanager
 def s3_server(folder: Path) -> Iterator[dict[str, str]]:
     """The environment by which a running server with the bucket BUCKET is found; its files lie in `folder`."""
-    identity = {
-        "name": "editloop",
-        "credentials": [{"accessKey": "pictures-key", "secretKey": "pictures-secret"}],
-        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
-    }
-    folder.mkdir(exist_ok=True)
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
-    command = [str(WEED), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-volume.max=200"]
-    command += ["-master.volumeSizeLimitMB=256", f"-s3.config={folder / 's3.json'}"]
-    command += [f"-{name}.port={port}" for name, port in ports.items()]
-    # Two servers at once would meet at the fixed ports of these catalogues; and nothing is reported to anybody.
-    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}",
-        "AWS_ACCESS_KEY_ID": "pictures-key",
-        "AWS_SECRET_ACCESS_KEY": "pictures-secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
+    server = S3Server(folder)
+    server.start()
     try:
-        _make_bucket(environment, server, folder / "log")
-        yield environment
+        yield server.environment
     finally:
-        server.kill()  # its files are thrown away: an orderly end takes 20 s
-        server.wait()
+        server.kill()
 
 
 def _free_ports(count: int) -> list[int]:
@@ -79,6 +105,8 @@ def _make_bucket(environment: dict[str, str], server: subprocess.Popen[bytes], l
     while True:
         try:
             client.create_bucket(Bucket=BUCKET)
+            return
+        except client.exceptions.BucketAlreadyExists:  # it was started before
             return
         except (BotoCoreError, ClientError):  # the former where it does not listen yet
             if server.poll() is not None or time.monotonic() > deadline:

@@ -27,6 +27,7 @@ from infra.settings import ServiceSettings
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
 
 RECORDS = "editloop-campaigns"
 """MLflow experiment that holds the records."""
@@ -238,12 +239,26 @@ def append_event(event: AnyEvent, name: str, files: Mapping[str, bytes] | None =
         **{f"{EVENT_TAG}.{part}": text[at : at + TAG_CHARACTERS] for part, at in _parts(len(text))},
     }
     experiment = tracking.require_experiment(api, RECORDS)
-    run_id = str(api.create_run(experiment, run_name=f"{name}: {event.kind}").info.run_id)
+    begin = _after_all_others(api, experiment, event.key)
+    run_id = str(api.create_run(experiment, begin, run_name=f"{name}: {event.kind}").info.run_id)
     keep_files(run_id, files or {})
     tags_of_run = [RunTag(name, value) for name, value in tags.items()]
     tracking.log_batch(api, run_id, tags=tags_of_run)  # with its tags the event is there, and not before
     api.set_terminated(run_id)
     return run_id
+
+
+def _after_all_others(api: "MlflowClient", experiment: str, key: str) -> int:
+    """The time of a new event in milliseconds: now, or after the campaign's latest, where a clock was ahead then.
+
+    The order of events is that of their runs' beginnings.
+    """
+    from mlflow.entities import ViewType
+
+    query = f"tags.`{KEY_TAG}` = {tracking.quoted(key)}"
+    order = ["attributes.start_time DESC"]
+    latest = api.search_runs([experiment], query, ViewType.ALL, max_results=1, order_by=order)
+    return max([int(now().timestamp() * 1000), *(int(run.info.start_time) + 1 for run in latest)])
 
 
 def read_records(settings: ServiceSettings, key: str | None = None) -> list[CampaignRecord]:

@@ -2,8 +2,9 @@
 
 The server creates only one experiment of each name, and counts deleted ones too. To write record n, a caller creates
 the experiment `editloop-registry/NAME/n`, whose tags describe the move. The experiment is deleted once the record is
-written or the move is given up. An experiment that stays without a record belongs to a caller that died. After
-LOCK_EXPIRY_SECONDS the next caller creates `.../n.2` and completes what the first left unfinished.
+written or the move is given up. An experiment that stays without a record belongs to a caller that died. Where that was
+a process of the same machine, at once, else after LOCK_EXPIRY_SECONDS, the next caller creates `.../n.2` and completes
+what the first left unfinished.
 """
 
 import time
@@ -16,12 +17,16 @@ from typing import TYPE_CHECKING
 
 from editloop.errors import EditLoopError
 from editloop.lineage.registry import RECORDS, Promotion, PromotionRequest, promotions, tolerate_error
+from editloop.processes import has_ended, process_identity
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 LOCK_EXPIRY_SECONDS = 60.0
 """Seconds after which a lock without a record counts as abandoned. A move takes one or two."""
+CLOCK_SECONDS = 3600.0
+"""Seconds by which clocks of two machines may differ. A lock that is further in the future counts as abandoned: the
+clock was wrong when it was taken, and nobody should wait until then."""
 
 
 class OvertakenError(EditLoopError):
@@ -58,7 +63,7 @@ def promotion_lock(api: "MlflowClient", request: PromotionRequest, number: int) 
         EditLoopError: The lock's experiment exists, but this account may not see it.
     """
     token = uuid.uuid4().hex
-    tags = {"token": token} | _request_tags(request)
+    tags = {"token": token, "process": process_identity()} | _request_tags(request)
     abandoned: PromotionRequest | None = None
     expired = []
     for attempt in count(1):
@@ -73,7 +78,7 @@ def promotion_lock(api: "MlflowClient", request: PromotionRequest, number: int) 
         if rival.lifecycle_stage == "deleted":
             continue
         age = time.time() - rival.creation_time / 1000 if rival.creation_time else 0.0  # unknown counts as held
-        if age < LOCK_EXPIRY_SECONDS:
+        if -CLOCK_SECONDS < age < LOCK_EXPIRY_SECONDS and not has_ended(rival.tags.get("process", "")):
             raise OvertakenError(
                 f"{rival.tags.get('actor')} began to move {request.model}@{rival.tags.get('alias')} to version "
                 f"{rival.tags.get('version')} {max(age, 0):.0f} s ago. Look at `editloop registry {request.model}`, "

@@ -57,8 +57,8 @@ def is_unreachable(error: BaseException) -> bool:
     import requests
 
     for cause in _causes(error):
-        if isinstance(cause, requests.ConnectionError | requests.Timeout):
-            return True
+        if isinstance(cause, requests.ConnectionError | requests.Timeout | requests.exceptions.ChunkedEncodingError):
+            return True  # the last of an answer that broke off
         if isinstance(cause, requests.RequestException) and BUSY.search(str(cause)):
             return True
     return False

@@ -8,8 +8,6 @@ that does the work itself shows every BEAT_SECONDS that it lives.
 """
 
 import logging
-import os
-import socket
 import threading
 import time
 import uuid
@@ -19,10 +17,9 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
-import psutil
-
 from editloop.lineage.mlflow_errors import translate_error
 from editloop.lineage.registry import tolerate_error
+from editloop.processes import has_ended, process_identity
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -30,6 +27,9 @@ if TYPE_CHECKING:
 CLAIMS = "editloop-runs"
 SUBMISSION_SECONDS = 120.0
 """Seconds after which a claim without a run counts as abandoned. A submission takes one or two."""
+CLOCK_SECONDS = 3600.0
+"""Seconds by which clocks of two machines may differ. A sign of life that is further in the future counts for nothing:
+the clock was wrong then, and nobody should wait until that time."""
 BEAT_SECONDS = 15.0
 """Seconds between two signs of life of a caller that does the work itself; it misses several before it counts as dead.
 """
@@ -73,7 +73,8 @@ def latest_claim(api: "MlflowClient", key: str) -> RunClaim | None:
         if experiment is None:
             return latest
         tags = experiment.tags
-        last_sign = max((experiment.creation_time or 0) / 1000, float(tags.get(BEAT_TAG, 0.0)))
+        signs = ((experiment.creation_time or 0) / 1000, float(tags.get(BEAT_TAG, 0.0)))
+        last_sign = max(sign if sign < time.time() + CLOCK_SECONDS else 0.0 for sign in signs)
         latest = RunClaim(
             key,
             attempt,
@@ -81,7 +82,7 @@ def latest_claim(api: "MlflowClient", key: str) -> RunClaim | None:
             tags.get(RUN_TAG, ""),
             tags.get(ACTOR_TAG, ""),
             max(time.time() - last_sign, 0.0),
-            ENDED_TAG in tags or _is_dead(tags.get(PROCESS_TAG, "")),
+            ENDED_TAG in tags or has_ended(tags.get(PROCESS_TAG, "")),
         )
     raise AssertionError("count() does not end")
 
@@ -135,7 +136,7 @@ def kept_alive(api: "MlflowClient", claim: RunClaim) -> Iterator[None]:
             except Exception as error:  # an MLflow that is away is away for other callers too
                 log.debug("no sign of life of %s: %s", claim.key, translate_error(error) or error)
 
-    api.set_experiment_tag(claim.experiment_id, PROCESS_TAG, _this_process())
+    api.set_experiment_tag(claim.experiment_id, PROCESS_TAG, process_identity())
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
     try:
@@ -148,22 +149,6 @@ def kept_alive(api: "MlflowClient", claim: RunClaim) -> Iterator[None]:
             api.delete_experiment(claim.experiment_id)
         except Exception as error:  # what happened to the work matters more; without signs of life it ends as well
             log.warning("MLflow does not know that %s ended: %s", claim.key, translate_error(error) or error)
-
-
-def _this_process() -> str:
-    return f"{socket.gethostname()}/{os.getpid()}/{psutil.Process().create_time():.2f}"
-
-
-def _is_dead(process: str) -> bool:
-    """Whether a process, as `_this_process` names it, was one of this machine's and is gone."""
-    host, _, rest = process.partition("/")
-    if host != socket.gethostname():
-        return False
-    number, _, begin = rest.partition("/")
-    try:
-        return f"{psutil.Process(int(number)).create_time():.2f}" != begin
-    except (psutil.NoSuchProcess, ValueError):
-        return True
 
 
 def _name(key: str, attempt: int) -> str:

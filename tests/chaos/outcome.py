@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from annotation.campaigns.campaign import read_campaign
-from annotation.campaigns.project import task_rows
-from editloop.content import sha256_json
+from annotation.campaigns.project import campaign_projects, task_rows
+from annotation.campaigns.record import read_record
+from editloop.content import read_manifest, sha256_json
 from editloop.lineage import registry, tracking
+from editloop.lineage.run_claim import CLAIMS
+from editloop.lineage.stored_folders import recorded_folder
 from infra.settings import service_settings
 from pipelines.environment import services_of
 
@@ -25,21 +28,24 @@ def outcome(out: Path) -> dict[str, Any]:
     """
     summary = json.loads((out / "summary.json").read_text())
     with services_of(out):
-        campaign_folder = _output(out, "annotate", "campaign")
-        judgements = (_output(out, "collect", "judgements") / "judgements.jsonl").read_text().splitlines()
+        judgements = (_output("collect") / "judgements.jsonl").read_text().splitlines()
         rated = sorted([json.loads(line)[key] for key in RATING] for line in judgements)
-        campaign = read_campaign(campaign_folder)
-        pages = (campaign_folder / "pages.jsonl").read_text().splitlines()
+        campaign = read_campaign(_output("annotate"))
+        pages = (_output("annotate") / "pages.jsonl").read_text().splitlines()
         tasks = task_rows(service_settings(), campaign)
         return {
             "dataset": summary["dataset"]["sha256"],
+            "dataset folder": read_manifest(_output("dataset"), check=True)["sha256"],
             "judgements": sha256_json(rated),
             "pages": len(pages),
             "tasks": sum(map(len, tasks.values())),
+            "projects": len(campaign_projects(service_settings())),
+            "closings": len(read_record(service_settings(), campaign.key).closings),
             "models": {name: _versions(name) for name in MODELS},
             "promotions": {name: [(one.action, one.version) for one in registry.promotions(name)] for name in MODELS},
             "stages": [stage["status"] for stage in summary["stages"]],
             "lineage": {name: chain["complete"] for name, chain in summary["verify"].items()},
+            "locks": _locks(),
         }
 
 
@@ -48,6 +54,16 @@ def _versions(name: str) -> list[str]:
     return sorted(f"{version.version}: {version.tags['editloop.sha256']}" for version in versions)
 
 
-def _output(out: Path, stage: str, name: str) -> Path:
+def _output(stage: str) -> Path:
     """The folder that the last finished step of a stage wrote."""
-    return max((out / "steps").glob(f"*/{stage.replace('_', '-')}/{name}"))
+    (run,) = tracking.find_runs(stage=stage, finished=True, limit=1)
+    folder = recorded_folder(run.data.tags, "output")
+    assert folder
+    return folder
+
+
+def _locks() -> list[str]:
+    """The locks in MLflow that somebody holds: rights to promote, and claims of runs."""
+    experiments = tracking.all_pages(tracking.client().search_experiments)
+    kinds = (f"{registry.RECORDS}/", f"{CLAIMS}/")
+    return sorted(experiment.name for experiment in experiments if experiment.name.startswith(kinds))

@@ -1,10 +1,12 @@
 """Who is champion: one at a time, on evidence, on record; and what those get who come second, die or go round."""
 
+import subprocess
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -20,6 +22,7 @@ from editloop.lineage.promotion import (
     sync_registry_state,
 )
 from editloop.lineage.promotion_lock import OvertakenError, promotion_lock
+from editloop.processes import process_identity
 
 SHA256 = "5" * 64
 
@@ -251,6 +254,20 @@ def test_a_caller_that_died_is_settled_by_the_next(
     )
     visible = {one.name for one in api.search_experiments()}
     assert not {one for one in visible if one.startswith(f"editloop-registry/{name}/")}
+    held.__exit__(None, None, None)
+
+
+def test_a_caller_of_this_machine_that_died_is_not_waited_for(register: Register) -> None:
+    register("gone", "one")
+    with subprocess.Popen(["sleep", "60"]) as process:
+        identity = process_identity(process.pid)
+        with patch.object(promotion_claims, "process_identity", lambda: identity):
+            held = promotion_lock(tracking.client(), move("gone", "1", "", "the late Ada"), 1)
+            held.__enter__()
+        with pytest.raises(OvertakenError, match="the late Ada began to move"):
+            promote_version("models:/gone/1", actor="Bo", reason="better")
+        process.kill()
+    assert promote_version("models:/gone/1", actor="Bo", reason="better").number == 1
     held.__exit__(None, None, None)
 
 

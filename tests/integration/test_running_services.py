@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import psutil
 import pytest
 import requests
 
+from infra.service_watch import watched_services
 from infra.services import services_status, start_services, stop_services
 from pipelines.cli import up_command
 
@@ -114,6 +116,51 @@ def test_a_killed_server_comes_back_with_its_data_and_no_orphan(tmp_path):
     finally:
         stop_services(home)
     assert pids(home) == {}
+
+
+def test_a_token_that_was_reset_is_read_anew(tmp_path):
+    """As a person resets it on the page Account & Settings."""
+    home = tmp_path / "home"
+
+    def accepted(token):
+        headers = {"Authorization": f"Token {token}"}
+        return requests.get(f"{first.label_studio.url}/api/current-user/whoami", headers=headers, timeout=30).ok
+
+    try:
+        first = start_services(home, mlflow=False)
+        before = pids(home)
+        old = {"Authorization": f"Token {first.label_studio.secret}"}
+        reset = requests.post(f"{first.label_studio.url}/api/current-user/reset-token/", headers=old, timeout=30)
+        assert reset.status_code == 201
+        assert not accepted(first.label_studio.secret)
+        second = start_services(home, mlflow=False)
+        assert pids(home) == before, "it was not restarted"
+        assert second.label_studio.secret == reset.json()["token"]
+        assert accepted(start_services(home, mlflow=False).label_studio.secret)
+    finally:
+        stop_services(home)
+
+
+def test_a_server_that_is_killed_while_it_is_watched_comes_back_at_its_address(tmp_path, monkeypatch):
+    monkeypatch.setattr("infra.service_watch.start_services", partial(start_services, label_studio=False))
+    monkeypatch.setattr("infra.service_watch.NAMES", ("mlflow",))
+    home, told = tmp_path / "home", []
+    try:
+        service = start_services(home, label_studio=False).mlflow
+        with watched_services(home, told.append):
+            before = pids(home)["mlflow"]
+            os.kill(before, signal.SIGKILL)
+            deadline = time.monotonic() + 120
+            while not told:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            assert service.healthy()
+            assert pids(home)["mlflow"] != before
+        assert told == ["mlflow had ended: started again"]
+    finally:
+        stop_services(home)
+    time.sleep(3)
+    assert pids(home) == {}, "nobody watches any more"
 
 
 def test_ctrl_c_twice_stops_all_that_a_command_started(tmp_path, monkeypatch):

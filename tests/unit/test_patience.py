@@ -29,6 +29,7 @@ def wrapped(cause: Exception) -> MlflowException:
     [
         (wrapped(requests.ConnectionError("refused")), True),
         (wrapped(requests.ReadTimeout("120 s")), True),
+        (wrapped(requests.exceptions.ChunkedEncodingError("the answer broke off")), True),
         (wrapped(requests.exceptions.RetryError("too many 503 error responses")), True),
         (wrapped(requests.exceptions.RetryError("too many 500 error responses")), False),
         (MlflowException("no such run"), False),
