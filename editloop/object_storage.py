@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -135,17 +135,14 @@ class ObjectFolder:
     def marks(self) -> dict[str, str]:
         """Return a mark of each object by its name: its size, a hyphen and its ETag, which tells contents apart."""
 
-        def entries() -> list[dict[str, Any]]:
+        def marks() -> dict[str, str]:
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(""))
-            return [entry for page in pages for entry in page.get("Contents", [])]
+            entries = (entry for page in pages for entry in page.get("Contents", []))
+            return {entry["Key"]: f"{entry['Size']}-{entry['ETag']}" for entry in entries}
 
-        found = self._patiently("cannot be read", entries)
+        found = self._patiently("cannot be read", marks)
         # SeaweedFS lists empty folders as objects whose names end in a slash
-        return {
-            entry["Key"].removeprefix(self._key("")): f"{entry['Size']}-{entry['ETag']}"
-            for entry in found
-            if not entry["Key"].endswith("/")
-        }
+        return {name.removeprefix(self._key("")): mark for name, mark in found.items() if not name.endswith("/")}
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a small object; None where there is none.

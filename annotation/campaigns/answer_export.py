@@ -197,8 +197,12 @@ def _control_part(part: Any) -> ResultItem:
     try:
         # Not: texts that are no UTF-8, numbers that are none, more levels than the record can hold.
         json.dumps(part, ensure_ascii=False, allow_nan=False).encode()
-        is_readable = isinstance(name, str) and isinstance(value, dict) and _is_shallow(part, DEEPEST_PART)
-        is_readable = is_readable and all(_is_texts(value[key]) for key in VALUES_READ if key in value)
+        is_readable = (
+            isinstance(name, str)
+            and isinstance(value, dict)
+            and _is_shallow(part, DEEPEST_PART)
+            and all(_is_texts(value[key]) for key in VALUES_READ if key in value)
+        )
     except (ValueError, RecursionError):
         name, is_readable = None, False
     return cast(ResultItem, part) if is_readable else {"from_name": name if isinstance(name, str) else "", "value": {}}
