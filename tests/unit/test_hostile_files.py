@@ -123,9 +123,17 @@ def test_a_message_is_bounded_whatever_it_lists() -> None:
         ({"model.safetensors.index.json": {"weight_map": {"a": "../x.safetensors"}}}, "of that folder"),
         ({"model.safetensors.index.json": {"weight_map": {"a": "/x.safetensors"}}}, "of that folder"),
         ({"model.safetensors.index.json": {"weight_map": {"a": "x.bin"}}}, "of that folder"),
+        ({"model.safetensors.index.json": {"weight_map": {"a": f"{'x' * 300}.safetensors"}}}, "of that folder"),
         ({"config.json": {"vision": {"num_layers": 3_000_000}}}, "at most 1,000 layers"),
     ],
-    ids=["a pipe as a shard", "a shard above", "a shard elsewhere", "a pickle as a shard", "3 million layers"],
+    ids=[
+        "a pipe as a shard",
+        "a shard above",
+        "a shard elsewhere",
+        "a pickle as a shard",
+        "a name too long",
+        "3 million layers",
+    ],
 )
 def test_a_models_folder_that_no_publisher_writes_is_refused(files: dict[str, Any], words: str, tmp_path: Path) -> None:
     for name, content in files.items():
