@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from editloop.models.judge_protocol import EditGroup
 from tests.answered_campaigns import Opened
 from tests.load import reward
 from tests.load.__main__ import MARK, PARTS, run, write_page
 from tests.load.annotators import Traffic
 from tests.load.measurement import Row, Watch
 from tests.pixel_judge import PixelJudge
-from tests.served_judge import group, served
+from tests.served_judge import pictures, served
 
 
 def test_what_annotators_send_is_what_is_read_back(opened: Callable[..., Opened]) -> None:
@@ -29,7 +30,10 @@ def test_what_annotators_send_is_what_is_read_back(opened: Callable[..., Opened]
 
 
 def test_a_server_whose_processes_are_killed_gives_right_answers(tmp_path: Path) -> None:
-    groups = [group(seed, edits=2) for seed in range(20)]
+    groups = []
+    for seed in range(20):
+        source, *edits = pictures(3, seed)
+        groups.append(EditGroup("make it red", source, [edit // (1 + seed % 4) for edit in edits]))
     with served(tmp_path, **reward.SETTINGS) as server:
         row = reward.ask_while_killing(server, PixelJudge(), groups, 3, 0.3)
         assert not row.figures["other errors"]
