@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from editloop.models.judge_protocol import EditGroup
 from tests.answered_campaigns import Opened
 from tests.load import reward
 from tests.load.__main__ import MARK, PARTS, run, write_page
 from tests.load.annotators import Traffic
 from tests.load.measurement import Row, Watch
 from tests.pixel_judge import PixelJudge
-from tests.served_judge import group, served
+from tests.served_judge import pictures, served
 
 
 def test_what_annotators_send_is_what_is_read_back(opened: Callable[..., Opened]) -> None:
@@ -29,7 +30,10 @@ def test_what_annotators_send_is_what_is_read_back(opened: Callable[..., Opened]
 
 
 def test_a_server_whose_processes_are_killed_gives_right_answers(tmp_path: Path) -> None:
-    groups = [group(seed, edits=2) for seed in range(20)]
+    groups = []
+    for seed in range(20):
+        source, *edits = pictures(3, seed)
+        groups.append(EditGroup("make it red", source, [edit // (1 + seed % 4) for edit in edits]))
     with served(tmp_path, **reward.SETTINGS) as server:
         row = reward.ask_while_killing(server, PixelJudge(), groups, 3, 0.3)
         assert not row.figures["other errors"]
@@ -46,7 +50,7 @@ def test_a_server_whose_processes_are_killed_gives_right_answers(tmp_path: Path)
 
 def test_parts_are_measured_kept_and_written_into_the_page(tmp_path: Path) -> None:
     results, page = tmp_path / "load.json", tmp_path / "load.md"
-    page.write_text(f"before\n{MARK}old\n{MARK}after\n")
+    page.write_text(f"before\n{MARK}an earlier table\n{MARK}after\n")
     assert run(["scores"], seconds=1, scale=0.0002, results=results, page=page) == 0
     assert run(["dataset"], seconds=1, scale=0.0002, results=results, page=page) == 0
     rows = json.loads(results.read_text())["rows"]
@@ -55,7 +59,7 @@ def test_parts_are_measured_kept_and_written_into_the_page(tmp_path: Path) -> No
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert text.count("| yes |") == 4
-    assert "old" not in text
+    assert "an earlier table" not in text
 
 
 @pytest.mark.extended("a store of its own, filled, and a turn of the loop in it")
