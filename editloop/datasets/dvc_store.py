@@ -21,10 +21,12 @@ from dvc.config import Config
 from dvc.fs import download
 from dvc.ignore import init as write_dvcignore
 from dvc.repo import Repo
+from pydantic import Field, ValidationError
 
 from editloop.content import write_file
 from editloop.errors import EditLoopError
 from editloop.object_storage import SCHEME
+from editloop.settings_file import FrozenModel, parse_yaml
 
 CONFIG, REMOTE = ".dvc/config", "store"
 INTERNAL = "/config.local\n/tmp\n/cache\n"
@@ -51,6 +53,22 @@ def _quiet() -> None:
 
 
 _quiet()
+
+
+class PointedOutput(FrozenModel):
+    """The content of a folder, as DVC's pointer names it."""
+
+    md5: str = Field(pattern=r"^[0-9a-f]{32}\.dir$")
+    path: str
+    size: int | None = None
+    nfiles: int | None = None
+    hash: str | None = None
+
+
+class PointerFile(FrozenModel):
+    """Content of `<name>.dvc`, as far as it is read."""
+
+    outs: tuple[PointedOutput]
 
 
 class _Config(Config):
@@ -154,12 +172,14 @@ def get(folder: Path, name: str, pointer: bytes, target: Path) -> None:
         target: Where to put the folder.
 
     Raises:
-        EditLoopError: A remote is at an address of another kind, or DVC refuses; the message quotes it.
+        EditLoopError: A remote is at an address of another kind, the pointer is none, or DVC refuses; the message
+            quotes it.
     """
     with _dvc_words(folder, f"get {name}"), tempfile.TemporaryDirectory(prefix="editloop-dvc-") as temporary:
         config = _Config(str(folder / ".dvc"))
         default = config["core"].get("remote")
         _check_remotes(folder, config["remote"])
+        _check_pointer(folder, name, pointer)
         overrides = {
             "core": OVERRIDES["core"] | ({"remote": default} if default else {}),
             "remote": config["remote"],
@@ -211,6 +231,23 @@ def _check_remotes(folder: Path, remotes: Mapping[str, Mapping[str, Any]]) -> No
                 f"dataset repository {folder}: {CONFIG} says that remote {name} is at {url}. A remote is a folder or "
                 f"{SCHEME}BUCKET/PREFIX; correct the file."
             )
+
+
+def _check_pointer(folder: Path, name: str, pointer: bytes) -> None:
+    """Check that a pointer file says which content it stands for and nothing else.
+
+    DVC's other pointers import from addresses, which it would ask, or name other folders.
+    """
+    try:
+        output = PointerFile.model_validate(parse_yaml(pointer.decode(), f"{name}.dvc")).outs[0]
+        is_own = output.path == name
+    except (ValidationError, UnicodeDecodeError, EditLoopError):
+        is_own = False
+    if not is_own:
+        raise EditLoopError(
+            f"dataset repository {folder}: {name}.dvc is not a pointer to {name} and its content. Restore the file, or "
+            "fetch the version from another clone."
+        )
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import struct
 import unicodedata
 import zlib
@@ -197,6 +198,19 @@ def test_a_link_out_of_the_folder_is_named(folder: Path) -> None:
     (folder / "images" / "link.png").symlink_to(folder.parent / "outside.png")
     (fault,) = faults(write(folder, {**GOOD, "source": "images/link.png"}))[1:]
     assert "leaves the folder" in fault
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "file", "s3", "gopher"])
+@pytest.mark.parametrize("key", ["source", "target"])
+def test_an_address_of_a_picture_is_named_as_one_and_not_fetched(folder: Path, key: str, scheme: str) -> None:
+    """Otherwise a file could have any host asked that its reader can reach."""
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        stranger.settimeout(0.2)
+        address = f"{scheme}://127.0.0.1:{stranger.getsockname()[1]}/a.png"
+        (fault,) = faults(write(folder, {**GOOD, key: address}))[1:]
+        assert "an address; download the picture and give its path below the folder" in fault
+        with pytest.raises(TimeoutError):
+            stranger.accept()
 
 
 def test_all_faults_of_a_file_come_at_once(folder: Path) -> None:

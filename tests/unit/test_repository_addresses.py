@@ -205,3 +205,32 @@ def test_dvcs_own_cache_is_nobodys_else(tmp_path: Path) -> None:
     address, remote = str(tmp_path / "team"), str(tmp_path / "remote")
     commit_dataset(tmp_path / "data", repo=address, remote=remote, message="two")
     assert not (tmp_path / "planted").exists()
+
+
+OUTPUT = "outs:\n- md5: {0}\n  path: preferences\n"
+POINTERS = {
+    "cut short": "outs:\n- md5: 0123",
+    "empty": "",
+    "a list": "[]",
+    "a number": "17",
+    "an import of an address": f"deps:\n- path: http://127.0.0.1:9/x\n{OUTPUT}",
+    "an import of a repository": f"deps:\n- path: x\n  repo:\n    url: --upload-pack=x\n{OUTPUT}",
+    "another folder": "outs:\n- md5: {0}\n  path: ../../planted\n",
+    "a remote of its own": f"{OUTPUT}  remote: http://127.0.0.1:9/x\n",
+    "two": f"{OUTPUT}- md5: {{0}}\n  path: x\n",
+    "objects": "outs: !!python/object/apply:os.mkdir [planted]\n",
+}
+
+
+@pytest.mark.parametrize("pointer", POINTERS)
+def test_a_pointer_says_which_content_and_nothing_else(pointer: str, tmp_path: Path) -> None:
+    """Whoever writes to the repository, or names another in a version's record, writes it."""
+    version = committed(tmp_path)
+    folder, tag = tmp_path / "team", version["tag"]
+    (folder / "preferences.dvc").write_text(POINTERS[pointer].format("a" * 32 + ".dir"))
+    run_git(folder, "commit", "--quiet", "--all", "--message", "another pointer")
+    run_git(folder, "tag", "--force", "--annotate", tag, "--message", version["sha256"])
+    version["dvc_rev"] = run_git(folder, "rev-list", "-n", "1", tag)
+    with pytest.raises(EditLoopError, match=r"preferences\.dvc is not a pointer to preferences and its content"):
+        fetch_dataset(version, tmp_path / "fetched")
+    assert not (tmp_path / "planted").exists()
