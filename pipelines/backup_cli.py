@@ -1,6 +1,7 @@
 """`editloop backup` and `editloop restore`: a folder's services, dataset repository and files, elsewhere and back."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,6 @@ def backup_command(
 
     For example: editloop backup --services runs/demo --to /mnt/backups --keep 14
     """
-    from editloop.interruption import interrupt_on_termination
     from infra.backup import back_up_services
     from infra.backup_folder import default_name, list_backups, thin_out
     from infra.file_store import open_store
@@ -52,7 +52,7 @@ def backup_command(
             )
         return
     folder = services.absolute()
-    with interrupt_on_termination():
+    with _stopped("no back-up was made; the same call begins anew and uses what is stored"):
         made = back_up_services(folder, store, name or default_name(), with_secrets=with_secrets)
         deleted = thin_out(store, keep) if keep else []
     backup = made.backup
@@ -100,20 +100,35 @@ def restore_command(
 
     For example: editloop restore 20261129-021700 --from /mnt/backups --services runs/demo --secrets ~/editloop-secrets
     """
-    from editloop.interruption import interrupt_on_termination
     from infra.file_store import open_store
     from infra.restore import check_backup, restore_services
 
     store, folder = open_store(source), services.absolute()
-    with interrupt_on_termination():
+    with _stopped("nothing was changed"):
         if check:
             backup = check_backup(store, name)
             print(f"{name}: {len(backup.files):,} files, {backup.bytes / MEGABYTE:,.1f} MB, all as they were stored")
             return
         backup = restore_services(store, name, folder, secrets=secrets, overwrite=overwrite)
-        print(f"{folder}: restored from {name} of {backup.created:%Y-%m-%d %H:%M} UTC")
-        if verify and not _verify_all(folder, accept_unsigned=unsigned_campaigns):
+    print(f"{folder}: restored from {name} of {backup.created:%Y-%m-%d %H:%M} UTC")
+    if verify:
+        with _stopped("all is restored; `editloop verify` checks each model"):
+            all_hold = _verify_all(folder, accept_unsigned=unsigned_campaigns)
+        if not all_hold:
             raise typer.Exit(1)
+
+
+@contextmanager
+def _stopped(consequence: str) -> Iterator[None]:
+    """Say what follows where Ctrl-C, SIGTERM or SIGHUP ends the block."""
+    from editloop.interruption import interrupt_on_termination
+
+    try:
+        with interrupt_on_termination():
+            yield
+    except KeyboardInterrupt:
+        print(f"editloop: stopped; {consequence}", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def _verify_all(folder: Path, *, accept_unsigned: bool) -> bool:

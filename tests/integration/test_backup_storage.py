@@ -1,6 +1,9 @@
 """Back-ups in object storage, and of what is there."""
 
+import os
 import re
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from editloop.object_storage import ObjectFolder
 from infra.backup import back_up_stores
 from infra.backup_folder import content_name, list_backups, read_backup, thin_out
 from infra.backup_parts import Part
+from infra.file_store import FolderStore
 from infra.restore import restore_stores
 from tests.command_line import EditLoop
 from tests.machine_folder import make_machine
@@ -75,3 +79,31 @@ def test_objects_are_read_again_where_they_changed_and_only_then(
         restore_stores(store, "two", [Part("stores/edits", again.address)], None, None)
     assert not again.names()
     assert [*list_backups(store)] == ["two"]
+
+
+@pytest.mark.parametrize(
+    ("command", "stopped_in", "told"),
+    [
+        ("backup", "infra.backup.bundle_repository", "no back-up was made; the same call begins anew"),
+        ("restore", "infra.restore._put", "nothing was changed"),
+    ],
+)
+def test_a_stopped_call_says_what_follows(
+    command: str, stopped_in: str, told: str, tmp_path: Path, editloop: EditLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, target = make_machine(tmp_path / "machine"), tmp_path / "new"
+    arguments = ["--services", str(machine), "--to", str(tmp_path / "backups"), "--name", "one", "--with-secrets"]
+    if command == "restore":
+        assert editloop("backup", *arguments).returncode == 0
+        arguments = ["one", "--from", str(tmp_path / "backups"), "--services", str(target)]
+
+    def interrupt(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr(stopped_in, interrupt)
+    ended = editloop(command, *arguments)
+    assert (ended.returncode, ended.stderr.splitlines()) == (130, [ended.stderr.strip()])
+    assert ended.stderr.startswith(f"editloop: stopped; {told}")
+    assert {path.name for path in tmp_path.iterdir()} == {"machine", "backups"}
+    assert [*list_backups(FolderStore(tmp_path / "backups"))] == ([] if command == "backup" else ["one"])
