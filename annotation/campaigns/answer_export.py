@@ -192,20 +192,18 @@ def _control_part(part: Any) -> ResultItem:
 
     Of what no control of a page says, the name alone is kept: it counts for nothing, and `faults_of` names it.
     """
-    name = part.get("from_name") if isinstance(part, dict) else None
-    value = part.get("value") if isinstance(part, dict) else None
+    stated: dict[str, Any] = part if isinstance(part, dict) else {}
+    name, value = stated.get("from_name"), stated.get("value")
+    shown_name = name.encode(errors="backslashreplace").decode() if isinstance(name, str) else ""
+    unreadable: ResultItem = {"from_name": shown_name, "value": {}}
     try:
         # Not: texts that are no UTF-8, numbers that are none, more levels than the record can hold.
-        json.dumps(part, ensure_ascii=False, allow_nan=False).encode()
-        is_readable = (
-            isinstance(name, str)
-            and isinstance(value, dict)
-            and _is_shallow(part, DEEPEST_PART)
-            and all(_is_texts(value[key]) for key in VALUES_READ if key in value)
-        )
+        json.dumps(stated, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
-        name, is_readable = None, False
-    return cast(ResultItem, part) if is_readable else {"from_name": name if isinstance(name, str) else "", "value": {}}
+        return unreadable
+    if not isinstance(name, str) or not isinstance(value, dict) or not _is_shallow(stated, DEEPEST_PART):
+        return unreadable
+    return stated if all(_is_texts(value[key]) for key in VALUES_READ if key in value) else unreadable
 
 
 def _is_texts(value: Any) -> bool:
