@@ -215,7 +215,7 @@ def measure_scores(scale: float) -> list[Row]:
         small, large = figures[job]
         expected = CANDIDATES * tasks if job == "score" else tasks
         holds = large["rows"] == expected and not large["missing"] and _is_linear(small, large, 10)
-        if job != "choose":  # which holds all triples, as docs/curation.md says
+        if job != "choose":  # which holds all that it chooses from
             holds = holds and large["megabytes"] <= MOST_GROWTH * small["megabytes"] + SPARE_MEGABYTES
         rows.append(Row("scores", name, _figures(small, large), holds))
     return rows
