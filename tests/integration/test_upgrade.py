@@ -17,7 +17,7 @@ from pipelines.environment import local_environment
 from pipelines.verify import verify
 from tests.command_line import EditLoop
 from tests.prepared_loop import environment, step
-from tests.previous_release.begin_loop import score_noise
+from tests.previous_release.begin_loop import score_noise, write_small_base
 
 pytestmark = pytest.mark.timeout(600)
 BEGUN = Path(__file__).parents[1] / "previous_release" / "loop.tar.xz"
@@ -32,7 +32,10 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         archive.extractall(folder, filter="data")
     point_at_remote(str(folder / "dataset"), str(folder / "dataset-remote"))
     try:
-        with environment(start_services(folder / "services").environment | local_environment(folder)):
+        services = start_services(folder / "services")
+        with environment(services.environment | local_environment(folder)), pytest.MonkeyPatch.context() as patched:
+            patched.chdir(folder)  # where the base lies that the model names
+            write_small_base(folder / "base")
             yield folder
     finally:
         stop_services(folder / "services")

@@ -68,7 +68,8 @@ def main() -> None:
         inputs = ["judgements=judgements", "candidates=candidates"]
         step("dataset", inputs, ["output=preferences", "version=version.json"])
         write_small_base(out / "base")
-        step("reward", ["dataset=preferences"], ["output=reward"], base=str(out / "base"), epochs=1, processes=1)
+        os.chdir(out)  # the model names its base by this path, which then holds elsewhere too
+        step("reward", ["dataset=preferences"], ["output=reward"], base="base", epochs=1, processes=1)
         write_json(out / "scores.json", score_noise(out / "reward"))
         step("candidates", ["edits=more-edits"], ["output=more-candidates"], per_task=1, steps=2)
         step("annotate", ["candidates=more-candidates"], ["output=open-campaign"], name="open campaign", **people)
