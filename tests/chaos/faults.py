@@ -27,6 +27,8 @@ Found = TypeVar("Found")
 
 REFUSAL_SECONDS = 60
 """Most seconds in which a second call in the same folder must refuse."""
+FILE_SECONDS = 60.0
+"""Most seconds to wait for a file that a stage writes at some time of its own."""
 PATIENCE = 8.0
 """Most seconds to wait for what a fault needs: a process, a file, a request."""
 
@@ -54,6 +56,8 @@ class Fault:
     """Whether it would harm others where the folder is not on a disk of its own."""
     needs_bucket: bool = False
     """Whether it makes sense only where the turn keeps its data in a bucket."""
+    waits: bool = False
+    """Whether it waits for its moment by itself, from the stage's beginning."""
     proxy: str = ""
     """The service whose answers it spoils."""
 
@@ -71,9 +75,9 @@ WITH_LABEL_STUDIO = ("annotate", "answers", "collect")
 WITH_RANKS = ("reward", "editor_rl")
 
 
-def _await(find: Callable[[], Found]) -> Found:
+def _await(find: Callable[[], Found], seconds: float = PATIENCE) -> Found:
     """What `find` finds, which may be empty at first."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + seconds
     while not (found := find()):
         if time.monotonic() > end:
             raise NothingThereError
@@ -217,37 +221,49 @@ def cut_the_newest_files(scene: Scene) -> None:
 
 def truncate_a_checkpoint(scene: Scene) -> None:
     """Kill the command, and cut a file of the newest checkpoint, which looked complete, as a damaged disk does."""
-    folder = _await(lambda: _checkpoints(scene.call.out))[-1]
-    _end(scene)
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST]
-    if not files:
-        raise NothingThereError
-    largest = max(files, key=lambda path: path.stat().st_size)
-    os.truncate(largest, largest.stat().st_size // 2)
 
+    def find() -> list[Path]:
+        manifests = sorted(scene.call.out.rglob(f"step-*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
+        return [path for path in manifests[-1].parent.rglob("*") if path.name != MANIFEST] if manifests else []
 
-def _checkpoints(out: Path) -> list[Path]:
-    folders = [path.parent for path in out.rglob(f"step-*/{MANIFEST}")]
-    return sorted(folders, key=lambda path: path.stat().st_mtime)
+    _halve_and_end(scene, find)
 
 
 def halve_a_shard(scene: Scene) -> None:
     """Kill the command while the dataset's shards are written, and leave half of one."""
+    _halve_and_end(scene, lambda: [path for path in scene.call.out.rglob("*.parquet") if _is_unfinished(path)])
 
-    def stop_with_a_shard() -> bool:
+
+def _halve_and_end(scene: Scene, find: Callable[[], list[Path]]) -> None:
+    """Wait for files that are there for a short time only; then cut the largest in half, and kill the command."""
+
+    def halve() -> bool:
+        """Whether a file was there, and is cut."""
+        try:
+            if files := [path for path in find() if path.is_file()]:
+                largest = max(files, key=lambda path: path.stat().st_size)
+                os.truncate(largest, largest.stat().st_size // 2)
+            return bool(files)
+        except FileNotFoundError:  # it was finished, or removed, just now
+            return False
+
+    def stop_with_a_file() -> bool:
+        if scene.call.process.poll() is not None:
+            raise NothingThereError
+        try:
+            if not find():
+                return False
+        except FileNotFoundError:
+            return False
         workers = scene.call.workers()
         for worker in workers:
             quietly(worker.suspend)
-        shards = [path for path in scene.call.out.rglob("*.parquet") if _is_unfinished(path)]
-        if not shards:
-            for worker in workers:
-                quietly(worker.resume)
-            return False
-        newest = max(shards, key=lambda path: path.stat().st_mtime)
-        os.truncate(newest, newest.stat().st_size // 2)
-        return True
+        is_cut = halve()
+        for worker in [] if is_cut else workers:
+            quietly(worker.resume)
+        return is_cut
 
-    _await(stop_with_a_shard)
+    _await(stop_with_a_file, FILE_SECONDS)
     _end(scene)
 
 
@@ -316,8 +332,8 @@ FAULTS = (
     Fault("a second call", call_it_a_second_time),
     Fault("a second reconciler", reconcile_beside_it, ("answers", "collect", "reward", "promote", "editor_rl")),
     Fault("a power failure", cut_the_newest_files, ("candidates", "collect", "dataset", "reward", "editor_rl")),
-    Fault("a half-written shard", halve_a_shard, ("dataset",)),
-    Fault("a truncated checkpoint", truncate_a_checkpoint, WITH_RANKS),
+    Fault("a half-written shard", halve_a_shard, ("dataset",), waits=True),
+    Fault("a truncated checkpoint", truncate_a_checkpoint, WITH_RANKS, waits=True),
     Fault("a full disk", fill_the_disk, needs_own_disk=True),
     Fault("the clock jumps", jump_the_clock),
     Fault("Label Studio is killed", _kill_service(LABEL_STUDIO), WITH_LABEL_STUDIO),
