@@ -27,7 +27,7 @@ Found = TypeVar("Found")
 
 REFUSAL_SECONDS = 60
 """Most seconds in which a second call in the same folder must refuse."""
-FILE_SECONDS = 60.0
+FILE_SECONDS = 20.0
 """Most seconds to wait for a file that a stage writes at some time of its own."""
 PATIENCE = 8.0
 """Most seconds to wait for what a fault needs: a process, a file, a request."""
@@ -81,7 +81,7 @@ def _await(find: Callable[[], Found], seconds: float = PATIENCE) -> Found:
     while not (found := find()):
         if time.monotonic() > end:
             raise NothingThereError
-        pause(0.05)
+        pause(0.01)
     return found
 
 
@@ -223,7 +223,9 @@ def truncate_a_checkpoint(scene: Scene) -> None:
     """Kill the command, and cut a file of the newest checkpoint, which looked complete, as a damaged disk does."""
 
     def find() -> list[Path]:
-        manifests = sorted(scene.call.out.rglob(f"step-*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
+        folders = (scene.call.out / "checkpoints", scene.call.out / "steps")
+        manifests = [path for folder in folders for path in folder.rglob(f"step-*/{MANIFEST}")]
+        manifests.sort(key=lambda path: path.stat().st_mtime)
         return [path for path in manifests[-1].parent.rglob("*") if path.name != MANIFEST] if manifests else []
 
     _halve_and_end(scene, find)
@@ -231,7 +233,7 @@ def truncate_a_checkpoint(scene: Scene) -> None:
 
 def halve_a_shard(scene: Scene) -> None:
     """Kill the command while the dataset's shards are written, and leave half of one."""
-    _halve_and_end(scene, lambda: [path for path in scene.call.out.rglob("*.parquet") if _is_unfinished(path)])
+    _halve_and_end(scene, lambda: list((scene.call.out / "steps").glob("*/dataset/.*/**/*.parquet")))
 
 
 def _halve_and_end(scene: Scene, find: Callable[[], list[Path]]) -> None:
@@ -265,10 +267,6 @@ def _halve_and_end(scene: Scene, find: Callable[[], list[Path]]) -> None:
 
     _await(stop_with_a_file, FILE_SECONDS)
     _end(scene)
-
-
-def _is_unfinished(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _end(scene: Scene) -> None:
