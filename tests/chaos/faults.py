@@ -29,6 +29,8 @@ REFUSAL_SECONDS = 60
 """Most seconds in which a second call in the same folder must refuse."""
 FILE_SECONDS = 20.0
 """Most seconds to wait for a file that a stage writes at some time of its own."""
+WORKERS_SECONDS = 0.3
+"""Time for which the processes that work are those that were found."""
 PATIENCE = 8.0
 """Most seconds to wait for what a fault needs: a process, a file, a request."""
 
@@ -75,9 +77,9 @@ WITH_LABEL_STUDIO = ("annotate", "answers", "collect")
 WITH_RANKS = ("reward", "editor_rl")
 
 
-def _await(find: Callable[[], Found], seconds: float = PATIENCE) -> Found:
+def _await(find: Callable[[], Found]) -> Found:
     """What `find` finds, which may be empty at first."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while not (found := find()):
         if time.monotonic() > end:
             raise NothingThereError
@@ -238,35 +240,30 @@ def halve_a_shard(scene: Scene) -> None:
 
 def _halve_and_end(scene: Scene, find: Callable[[], list[Path]]) -> None:
     """Wait for files that are there for a short time only; then cut the largest in half, and kill the command."""
+    end = time.monotonic() + FILE_SECONDS
+    while scene.call.process.poll() is None and time.monotonic() < end:
+        workers, looked = scene.call.workers(), time.monotonic()  # known before, so that they stop at once
+        while time.monotonic() < looked + WORKERS_SECONDS:
+            if _sizes(find):
+                for worker in workers:
+                    quietly(worker.suspend)
+                if sizes := _sizes(find):
+                    largest = max(sizes, key=lambda path: sizes[path])
+                    os.truncate(largest, sizes[largest] // 2)
+                    _end(scene)
+                    return
+                for worker in workers:
+                    quietly(worker.resume)
+            pause(0.005)
+    raise NothingThereError
 
-    def halve() -> bool:
-        """Whether a file was there, and is cut."""
-        try:
-            if files := [path for path in find() if path.is_file()]:
-                largest = max(files, key=lambda path: path.stat().st_size)
-                os.truncate(largest, largest.stat().st_size // 2)
-            return bool(files)
-        except FileNotFoundError:  # it was finished, or removed, just now
-            return False
 
-    def stop_with_a_file() -> bool:
-        if scene.call.process.poll() is not None:
-            raise NothingThereError
-        try:
-            if not find():
-                return False
-        except FileNotFoundError:
-            return False
-        workers = scene.call.workers()
-        for worker in workers:
-            quietly(worker.suspend)
-        is_cut = halve()
-        for worker in [] if is_cut else workers:
-            quietly(worker.resume)
-        return is_cut
-
-    _await(stop_with_a_file, FILE_SECONDS)
-    _end(scene)
+def _sizes(find: Callable[[], list[Path]]) -> dict[Path, int]:
+    """The files that are there, and their bytes; none where they are finished or removed just now."""
+    try:
+        return {path: path.stat().st_size for path in find() if path.is_file()}
+    except FileNotFoundError:
+        return {}
 
 
 def _end(scene: Scene) -> None:
