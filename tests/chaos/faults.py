@@ -27,6 +27,10 @@ Found = TypeVar("Found")
 
 REFUSAL_SECONDS = 60
 """Most seconds in which a second call in the same folder must refuse."""
+FILE_SECONDS = 20.0
+"""Most seconds to wait for a file that a stage writes at some time of its own."""
+WORKERS_SECONDS = 0.3
+"""Time for which the processes that work are those that were found."""
 PATIENCE = 8.0
 """Most seconds to wait for what a fault needs: a process, a file, a request."""
 
@@ -54,6 +58,8 @@ class Fault:
     """Whether it would harm others where the folder is not on a disk of its own."""
     needs_bucket: bool = False
     """Whether it makes sense only where the turn keeps its data in a bucket."""
+    waits: bool = False
+    """Whether it waits for its moment by itself, from the stage's beginning."""
     proxy: str = ""
     """The service whose answers it spoils."""
 
@@ -77,7 +83,7 @@ def _await(find: Callable[[], Found]) -> Found:
     while not (found := find()):
         if time.monotonic() > end:
             raise NothingThereError
-        pause(0.05)
+        pause(0.01)
     return found
 
 
@@ -217,42 +223,47 @@ def cut_the_newest_files(scene: Scene) -> None:
 
 def truncate_a_checkpoint(scene: Scene) -> None:
     """Kill the command, and cut a file of the newest checkpoint, which looked complete, as a damaged disk does."""
-    folder = _await(lambda: _checkpoints(scene.call.out))[-1]
-    _end(scene)
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST]
-    if not files:
-        raise NothingThereError
-    largest = max(files, key=lambda path: path.stat().st_size)
-    os.truncate(largest, largest.stat().st_size // 2)
 
+    def find() -> list[Path]:
+        folders = (scene.call.out / "checkpoints", scene.call.out / "steps")
+        manifests = [path for folder in folders for path in folder.rglob(f"step-*/{MANIFEST}")]
+        manifests.sort(key=lambda path: path.stat().st_mtime)
+        return [path for path in manifests[-1].parent.rglob("*") if path.name != MANIFEST] if manifests else []
 
-def _checkpoints(out: Path) -> list[Path]:
-    folders = [path.parent for path in out.rglob(f"step-*/{MANIFEST}")]
-    return sorted(folders, key=lambda path: path.stat().st_mtime)
+    _halve_and_end(scene, find)
 
 
 def halve_a_shard(scene: Scene) -> None:
     """Kill the command while the dataset's shards are written, and leave half of one."""
-
-    def stop_with_a_shard() -> bool:
-        workers = scene.call.workers()
-        for worker in workers:
-            quietly(worker.suspend)
-        shards = [path for path in scene.call.out.rglob("*.parquet") if _is_unfinished(path)]
-        if not shards:
-            for worker in workers:
-                quietly(worker.resume)
-            return False
-        newest = max(shards, key=lambda path: path.stat().st_mtime)
-        os.truncate(newest, newest.stat().st_size // 2)
-        return True
-
-    _await(stop_with_a_shard)
-    _end(scene)
+    _halve_and_end(scene, lambda: list((scene.call.out / "steps").glob("*/dataset/.*/**/*.parquet")))
 
 
-def _is_unfinished(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _halve_and_end(scene: Scene, find: Callable[[], list[Path]]) -> None:
+    """Wait for files that are there for a short time only; then cut the largest in half, and kill the command."""
+    end = time.monotonic() + FILE_SECONDS
+    while scene.call.process.poll() is None and time.monotonic() < end:
+        workers, looked = scene.call.workers(), time.monotonic()  # known before, so that they stop at once
+        while time.monotonic() < looked + WORKERS_SECONDS:
+            if _sizes(find):
+                for worker in workers:
+                    quietly(worker.suspend)
+                if sizes := _sizes(find):
+                    largest = max(sizes, key=lambda path: sizes[path])
+                    os.truncate(largest, sizes[largest] // 2)
+                    _end(scene)
+                    return
+                for worker in workers:
+                    quietly(worker.resume)
+            pause(0.005)
+    raise NothingThereError
+
+
+def _sizes(find: Callable[[], list[Path]]) -> dict[Path, int]:
+    """The files that are there, and their bytes; none where they are finished or removed just now."""
+    try:
+        return {path: path.stat().st_size for path in find() if path.is_file()}
+    except FileNotFoundError:
+        return {}
 
 
 def _end(scene: Scene) -> None:
@@ -316,8 +327,8 @@ FAULTS = (
     Fault("a second call", call_it_a_second_time),
     Fault("a second reconciler", reconcile_beside_it, ("answers", "collect", "reward", "promote", "editor_rl")),
     Fault("a power failure", cut_the_newest_files, ("candidates", "collect", "dataset", "reward", "editor_rl")),
-    Fault("a half-written shard", halve_a_shard, ("dataset",)),
-    Fault("a truncated checkpoint", truncate_a_checkpoint, WITH_RANKS),
+    Fault("a half-written shard", halve_a_shard, ("dataset",), waits=True),
+    Fault("a truncated checkpoint", truncate_a_checkpoint, WITH_RANKS, waits=True),
     Fault("a full disk", fill_the_disk, needs_own_disk=True),
     Fault("the clock jumps", jump_the_clock),
     Fault("Label Studio is killed", _kill_service(LABEL_STUDIO), WITH_LABEL_STUDIO),

@@ -102,7 +102,8 @@ def plan(seed: int, faults: Sequence[Fault] = FAULTS) -> list[Planned]:
             # What only few stages can have comes more often there, so that every kind has its share of a run.
             weights = [1 / len(fault.stages) for fault in fresh or fitting]
             (fault,) = chance.choices(fresh or fitting, weights)
-            chosen.append(Planned(fault, stage, round(chance.uniform(0, seconds), 2)))
+            moment = round(chance.uniform(0, seconds), 2)
+            chosen.append(Planned(fault, stage, 0.0 if fault.waits else moment))
     return chosen
 
 
