@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from editloop.errors import EditLoopError, there_are
 from editloop.lineage.mlflow_errors import mlflow_errors_in_one_line
@@ -55,7 +56,24 @@ def print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+class Commands(TyperGroup):
+    """The commands. One that Ctrl-C ends says so; Typer by itself ends it without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for; an interrupt is told and gives 130.
+
+        Args:
+            ctx: Typer's context.
+        """
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("editloop: stopped; the same call goes on where it was", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -339,7 +357,7 @@ def status_command(services: Services = DEFAULT_SERVICES) -> None:
 
 
 def main() -> Any:
-    """Run the command line. An EditLoopError is printed as one message and gives 1; an interrupt gives 130."""
+    """Run the command line. An EditLoopError is printed as one message and gives 1."""
     try:
         log_to_stderr()
         with mlflow_errors_in_one_line():
@@ -347,6 +365,3 @@ def main() -> Any:
     except EditLoopError as error:
         print(f"editloop: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("editloop: stopped; the same call goes on where it was", file=sys.stderr)
-        return 130

@@ -36,6 +36,20 @@ def test_the_command_line_starts_without_the_heavy_parts() -> None:
     assert not [name for name in HEAVY if f"'{name}'" in loaded]
 
 
+def test_ctrl_c_is_told_whatever_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("infra.services.stop_services", interrupted)
+    monkeypatch.setattr(sys, "argv", ["editloop", "down", "--services", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "editloop: stopped; the same call goes on where it was\n"
+
+
 def test_help_teaches_every_command() -> None:
     shown = editloop("--help").stdout
     for command in (
