@@ -305,7 +305,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
             raise EditLoopError(
                 f"{path}: names a part {part!r}; a part is a folder there. Take the one that was published."
             )
-        if len(value) != 2 or not all(isinstance(name, str | None) for name in value):
+        if value and (len(value) != 2 or not all(isinstance(name, str | None) for name in value)):  # [] where made up
             raise EditLoopError(
                 f"{path}: {part} is {shorten(value)}; a part has a library and a class. Take the one that was "
                 "published."
