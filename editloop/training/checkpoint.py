@@ -7,6 +7,7 @@ universal checkpoint.
 """
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from editloop.errors import EditLoopError
 from editloop.models.backbones.weight_files import TensorFileWriter
 from editloop.training.distributed import broadcast_object, gather_files, is_first_on_disk
 from editloop.training.engine import trainable_outline, trainable_tensors
+
+log = logging.getLogger(__name__)
 
 ENGINE, PROGRESS, EXTRA_TENSORS = "engine", "progress.json", "beside.safetensors"
 BEST, STATE = "best", "trained.safetensors"
@@ -98,7 +101,9 @@ def save(
 
 
 def find_newest(folder: Path, zero_stage: int, *, identity: str) -> SavedCheckpoint | None:
-    """Return the newest complete checkpoint, after rank 0 has checked its bytes. Every rank calls it.
+    """Return the newest intact checkpoint, after rank 0 has checked its bytes. Every rank calls it.
+
+    One that was changed or cut since it was written is removed: what comes after it is computed again.
 
     Args:
         folder: The training's folder.
@@ -109,8 +114,8 @@ def find_newest(folder: Path, zero_stage: int, *, identity: str) -> SavedCheckpo
         The checkpoint, or None where there is none.
 
     Raises:
-        EditLoopError: The checkpoint belongs to another training, was changed, or cannot be read with this ZeRO stage
-            or number of ranks.
+        EditLoopError: The checkpoint belongs to another training, or cannot be read with this ZeRO stage or number of
+            ranks.
     """
     newest_checkpoint: SavedCheckpoint | EditLoopError | None = None
     if distributed.get_rank() == 0:
@@ -201,11 +206,15 @@ def _newest(folder: Path, zero_stage: int, identity: str) -> SavedCheckpoint | N
     for torn in folder.glob(".*"):  # left by a job that was killed while writing
         if torn.is_dir():
             shutil.rmtree(torn)
-    complete = _complete(folder)
-    if not complete:
+    for last in reversed(_complete(folder)):
+        try:
+            facts = read_manifest(last, check=True)["facts"]
+            break
+        except EditLoopError as error:
+            log.warning("%s: passed over; the training goes on at an earlier state (%s)", last, error)
+            shutil.rmtree(last)
+    else:
         return None
-    last = complete[-1]
-    facts = read_manifest(last, check=True)["facts"]
     if facts["identity"] != identity:
         raise EditLoopError(
             f"{last}: a checkpoint of another training (other settings, data or base). Give another folder, or delete "
