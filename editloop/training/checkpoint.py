@@ -6,6 +6,7 @@ after every byte has been compared with the manifest, and restricted to what a s
 (`editloop.training.checkpoint_pickles`). A job with another number of ranks reads them as a universal checkpoint.
 """
 
+import logging
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,8 @@ from editloop.settings_file import FrozenModel
 from editloop.training.checkpoint_pickles import restricted_pickles
 from editloop.training.distributed import broadcast_object, gather_files, is_first_on_disk
 from editloop.training.engine import trainable_outline, trainable_tensors
+
+log = logging.getLogger(__name__)
 
 ENGINE, PROGRESS, EXTRA_TENSORS = "engine", "progress.json", "beside.safetensors"
 BEST, STATE = "best", "trained.safetensors"
@@ -123,7 +126,9 @@ def save(
 
 
 def find_newest(folder: Path, zero_stage: int, *, identity: str) -> SavedCheckpoint | None:
-    """Return the newest complete checkpoint, after rank 0 has checked its bytes. Every rank calls it.
+    """Return the newest intact checkpoint, after rank 0 has checked its bytes. Every rank calls it.
+
+    One that was changed or cut since it was written is removed: what comes after it is computed again.
 
     Args:
         folder: The training's folder.
@@ -134,8 +139,8 @@ def find_newest(folder: Path, zero_stage: int, *, identity: str) -> SavedCheckpo
         The checkpoint, or None where there is none.
 
     Raises:
-        EditLoopError: The checkpoint belongs to another training, was changed, or cannot be read with this ZeRO stage
-            or number of ranks.
+        EditLoopError: The checkpoint belongs to another training, or cannot be read with this ZeRO stage or number of
+            ranks.
     """
     newest_checkpoint: SavedCheckpoint | EditLoopError | None = None
     if distributed.get_rank() == 0:
@@ -227,14 +232,17 @@ def _newest(folder: Path, zero_stage: int, identity: str) -> SavedCheckpoint | N
     for torn in folder.glob(".*"):  # left by a job that was killed while writing
         if torn.is_dir():
             shutil.rmtree(torn)
-    complete = _complete(folder)
-    if not complete:
+    for last in reversed(_complete(folder)):
+        try:
+            facts = CheckpointFacts.model_validate(read_manifest(last, check=True)["facts"])
+            break
+        except ValidationError:
+            raise EditLoopError(f"{last / MANIFEST}: its facts are not those of a checkpoint. {DELETE}") from None
+        except EditLoopError as error:
+            log.warning("%s: passed over; the training goes on at an earlier state (%s)", last, error)
+            shutil.rmtree(last)
+    else:
         return None
-    last = complete[-1]
-    try:
-        facts = CheckpointFacts.model_validate(read_manifest(last, check=True)["facts"])
-    except ValidationError:
-        raise EditLoopError(f"{last / MANIFEST}: its facts are not those of a checkpoint. {DELETE}") from None
     if facts.identity != identity:
         raise EditLoopError(
             f"{last}: a checkpoint of another training (other settings, data or base). Give another folder, or delete "
