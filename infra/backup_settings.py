@@ -17,6 +17,8 @@ class BackupSettings(EnvironmentSettings):
     """Name of a back-up to restore in place of making one."""
     backups_kept: int = Field(0, ge=0)
     """Number of back-ups that stay; older ones are deleted. 0: all stay."""
+    profile: str | None = None
+    """Deployment profile, whose variables say where everything is; those of the environment come first."""
     overwrite: bool = False
     """Restore into places that are not empty. What is there under other names stays."""
 

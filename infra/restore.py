@@ -15,6 +15,7 @@ from pathlib import Path
 
 from editloop.content import new_folder
 from editloop.datasets.repository_bundle import unbundle_repository
+from editloop.datasets.settings import DatasetSettings
 from editloop.errors import EditLoopError
 from editloop.object_storage import is_address
 from editloop.progress import track
@@ -119,7 +120,7 @@ def restore_services(
             if (temporary / SERVICES / path).is_file():
                 (temporary / SERVICES / path).chmod(0o600)
         if backup.has_repository:
-            remote = os.environ.get("EDITLOOP_DATASET_REMOTE", "")
+            remote = DatasetSettings().dataset_remote or ""
             remote = remote if is_address(remote) else str(folder / "dataset-remote")
             unbundle_repository(temporary / BUNDLE, str(temporary / "dataset"), remote)
             (temporary / BUNDLE).unlink()

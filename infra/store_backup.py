@@ -25,8 +25,7 @@ def main() -> int:
     """Make or restore a back-up, as the environment says, and return the exit code."""
     try:
         settings = BackupSettings()
-        profile = os.environ.get("EDITLOOP_PROFILE")
-        variables = {**(read_profile(profile).variables if profile else {}), **os.environ}
+        variables = {**(read_profile(settings.profile).variables if settings.profile else {}), **os.environ}
         repo, parts = variables.get("EDITLOOP_DATASET_REPO") or None, store_parts(variables)
         with interrupt_on_termination():
             if settings.restore:

@@ -533,7 +533,9 @@ FURTHER_READERS: dict[str, Reader] = {
     ),
     "a dataset's shard": Reader("candidates-train-00000.parquet", dataset_rows),
     "a dataset's version": Reader(
-        "version.json", read_version, {"repo": "r", "tag": "t-1", "dvc_rev": "c", "sha256": "s"}
+        "version.json",
+        read_version,
+        {"repo": "r", "tag": f"preferences-{DIGEST[:12]}", "dvc_rev": DIGEST[:40], "sha256": DIGEST},
     ),
     "a pointer": Reader("pointer", pointer, {"address": "s3://bucket/x", "sha256": DIGEST}),
     "a request to the reward server": Reader("request.json", score_request, REQUEST),

@@ -52,6 +52,7 @@ OPTIONS = {
 ALLOWED = {
     ("annotation/campaigns/accounts.py", "follow_redirects"),
     ("annotation/campaigns/label_studio.py", "follow_redirects"),
+    ("infra/label_studio_token.py", "follow_redirects"),
     ("pipelines/generation.py", "Environment"),
     ("editloop/datasets/hub_folder.py", "Environment"),
     ("editloop/lineage/model_card.py", "Environment"),

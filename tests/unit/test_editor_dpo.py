@@ -249,6 +249,7 @@ def test_an_edit_that_is_too_small_is_refused_when_it_is_encoded_too(tmp_path: P
 
 def test_a_dataset_and_the_version_of_another_are_refused(tmp_path: Path) -> None:
     dataset, version = write_pairs(tmp_path / "dataset"), tmp_path / "version.json"
-    version.write_text(json.dumps({"sha256": "f" * 64, "tag": "t", "repo": "r", "dvc_rev": "c"}))
+    stated = {"sha256": "f" * 64, "tag": f"preferences-{'f' * 12}", "repo": "r", "dvc_rev": "c" * 40}
+    version.write_text(json.dumps(stated))
     with pytest.raises(EditLoopError, match=f"its content is {read_manifest(dataset)['sha256'][:12]}, and .*ffffffff"):
         run_editor_dpo(dataset, version, tmp_path / "out", EditorDpoParameters())

@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -48,30 +49,30 @@ def signed(secret: str, body: str = BODY, seconds_ago: float = 0) -> dict[str, s
     return {"X-MLflow-Delivery-Id": "id-1", "X-MLflow-Timestamp": sent_at, "X-MLflow-Signature": signature}
 
 
-@pytest.mark.parametrize("headers", [{"Authorization": f"Bearer {SECRET}"}, signed(SECRET)])
-def test_who_knows_the_secret_may_hint(client: TestClient, queue: Queue, headers: dict[str, str]) -> None:
-    assert client.post("/hint", content=BODY, headers=headers).status_code == 202
+@pytest.mark.parametrize("headers", [lambda: {"Authorization": f"Bearer {SECRET}"}, lambda: signed(SECRET)])
+def test_who_knows_the_secret_may_hint(client: TestClient, queue: Queue, headers: Callable[[], dict[str, str]]) -> None:
+    assert client.post("/hint", content=BODY, headers=headers()).status_code == 202
     assert queue.count == 1
 
 
 @pytest.mark.parametrize(
     "headers",
     [
-        {},
-        {"Authorization": "Bearer another"},
-        {"Authorization": SECRET},
-        {"Authorization": f"Basic {SECRET}"},
-        signed("another"),
-        signed(SECRET, "another body"),
-        signed(SECRET, seconds_ago=3600),
-        signed(SECRET, seconds_ago=-3600),
-        signed(SECRET) | {"X-MLflow-Timestamp": "1700000000"},
-        signed(SECRET) | {"X-MLflow-Timestamp": "1" * 13},
-        signed(SECRET) | {"X-MLflow-Timestamp": ""},
+        lambda: {},
+        lambda: {"Authorization": "Bearer another"},
+        lambda: {"Authorization": SECRET},
+        lambda: {"Authorization": f"Basic {SECRET}"},
+        lambda: signed("another"),
+        lambda: signed(SECRET, "another body"),
+        lambda: signed(SECRET, seconds_ago=3600),
+        lambda: signed(SECRET, seconds_ago=-3600),
+        lambda: signed(SECRET) | {"X-MLflow-Timestamp": "1700000000"},
+        lambda: signed(SECRET) | {"X-MLflow-Timestamp": "1" * 13},
+        lambda: signed(SECRET) | {"X-MLflow-Timestamp": ""},
     ],
 )
-def test_nobody_else_may(client: TestClient, queue: Queue, headers: dict[str, str]) -> None:
-    assert client.post("/hint", content=BODY, headers=headers).status_code == 401
+def test_nobody_else_may(client: TestClient, queue: Queue, headers: Callable[[], dict[str, str]]) -> None:
+    assert client.post("/hint", content=BODY, headers=headers()).status_code == 401
     assert queue.count == 0
 
 

@@ -240,7 +240,7 @@ def path_options() -> Iterator[Option]:
             before = (*before, "x") if is_argument else before
 
 
-AFTER = {("join",): ("1",)}
+AFTER = {("join",): ("1",), ("restore",): ("a-backup", "--from", "backups")}
 """By command: what it needs after the path."""
 OPTIONS = [option._replace(after=AFTER.get(option.words, ())) for option in path_options()]
 INPUTS = [option for option in OPTIONS if option.parameter not in (*WRITTEN, *SERVICES)]
@@ -272,6 +272,7 @@ def test_every_command_that_takes_an_input_path_is_known() -> None:
         ("edits", "import"),
         ("ratings", "import"),
         ("ratings", "export"),
+        ("restore",),
         ("teacher", "import"),
         ("teacher", "publish"),
     }

@@ -50,7 +50,8 @@ def _inputs(folder: Path) -> None:
             lines.append(json.dumps(line | {"target": f"target-{row}.png"}))
         (out / "edits.jsonl").write_text("\n".join(lines))
     for name in ("edits", "dataset"):
-        version = {"sha256": read_manifest(folder / name)["sha256"], "tag": "t", "repo": "r", "dvc_rev": "c"}
+        sha256 = read_manifest(folder / name)["sha256"]
+        version = {"sha256": sha256, "tag": f"preferences-{sha256[:12]}", "repo": "r", "dvc_rev": "c" * 40}
         (folder / f"{name}-version.json").write_text(json.dumps(version))
 
 

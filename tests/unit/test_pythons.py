@@ -1,5 +1,6 @@
 """The tests on other Pythons: what is installed for them, what is left out, and that the versions agree everywhere."""
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -61,7 +62,8 @@ def run_without_torch(folder: Path, files: dict[str, str]) -> Outcome:
     for name, text in files.items():
         (folder / name).write_text(text)
     command = [sys.executable, "-c", WITHOUT, str(settings), f"--junitxml={report}", "--rootdir", str(folder)]
-    subprocess.run([*command, str(folder)], cwd=TOP, capture_output=True, check=False)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}  # of this run alone
+    subprocess.run([*command, str(folder)], cwd=TOP, capture_output=True, check=False, env=environment)
     return read_report(report)
 
 
