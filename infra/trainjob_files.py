@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, JsonValue
 
 from editloop.content import complete_folder, write_json
-from editloop.object_storage import fetch_folder, put_folder
+from editloop.object_folders import fetch_folder, put_folder
 from editloop.training.checkpoint_mirror import CheckpointMirror
 from editloop.training.job import RESULT_FOLDER
 

@@ -22,7 +22,7 @@ from editloop.content import read_manifest, sha256_json, write_json
 from editloop.errors import EditLoopError
 from editloop.interruption import interrupt_on_termination
 from editloop.lineage.stored_folders import StoredFolderSettings
-from editloop.object_storage import put_folder
+from editloop.object_folders import put_folder
 from editloop.terminal import text_console
 from infra.service_watch import watched_services
 from infra.services import start_services, stop_services

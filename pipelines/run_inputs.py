@@ -13,7 +13,8 @@ from editloop.content import MANIFEST, read_manifest, sha256_bytes
 from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError, there_are
 from editloop.lineage import registry, tracking
-from editloop.object_storage import ObjectFolder, StorageError, folder_digest, is_address
+from editloop.object_folders import folder_digest
+from editloop.object_storage import ObjectFolder, StorageError, is_address
 from infra.settings import service_settings
 
 EDITS_FILE = "edits.jsonl"

@@ -19,7 +19,8 @@ from editloop.environment import EnvironmentSettings
 from editloop.file_lock import file_lock
 from editloop.lineage import tracking
 from editloop.lineage.stage import Stage
-from editloop.object_storage import content_digest, fetch_folder, fetch_named_folder, has_folder, is_address, put_folder
+from editloop.object_folders import content_digest, fetch_folder, fetch_named_folder, has_folder, put_folder
+from editloop.object_storage import is_address
 from editloop.settings_file import FrozenModel
 
 LARGEST_POINTER = 2000

@@ -25,7 +25,8 @@ import psutil
 
 from editloop.content import complete_folder, read_manifest
 from editloop.interruption import interrupt_on_termination
-from editloop.object_storage import ObjectFolder, fetch_folder, put_folder
+from editloop.object_folders import fetch_folder, put_folder
+from editloop.object_storage import ObjectFolder
 from editloop.processes import quietly
 from editloop.scoring.server_client import ServedJudge
 from infra.services import start_services, stop_services

@@ -30,7 +30,8 @@ from annotation.campaigns.project import task_rows
 from annotation.campaigns.record import read_records
 from editloop.content import read_manifest, sha256_file
 from editloop.lineage import registry, tracking
-from editloop.object_storage import ObjectFolder, content_digest
+from editloop.object_folders import content_digest
+from editloop.object_storage import ObjectFolder
 from infra.services import start_services, stop_services
 from infra.settings import service_settings
 from pipelines.campaign_report import live_report

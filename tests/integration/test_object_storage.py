@@ -10,7 +10,8 @@ import pytest
 from editloop import object_storage
 from editloop.content import MANIFEST, complete_folder, file_digests, read_manifest
 from editloop.errors import EditLoopError
-from editloop.object_storage import ObjectFolder, StorageError, fetch_folder, folder_digest, put_folder
+from editloop.object_folders import fetch_folder, folder_digest, put_folder
+from editloop.object_storage import ObjectFolder, StorageError
 from tests.fault_proxy import Fault, FaultKind, FaultProxy, fault_proxy
 from tests.s3_server import BUCKET
 

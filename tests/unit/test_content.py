@@ -9,7 +9,7 @@ import pytest
 from editloop import content
 from editloop.content import complete_folder, file_digests, new_folder, read_manifest, write_manifest
 from editloop.errors import EditLoopError
-from editloop.object_storage import put_folder
+from editloop.object_folders import put_folder
 
 
 def test_a_folder_replaces_another_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
