@@ -65,8 +65,8 @@ class PictureStore:
         """
         self._folder, self._lock = folder, Lock()
         self._stored: dict[bytes, StoredPicture | Future[StoredPicture]] = {}
-        """By digest of the encoded bytes, or by path. A future while a thread works on the image, and where it cannot be
-        read: of 40,000 images, futures would take 75 MB, and what is stored takes 12."""
+        """By digest of the encoded bytes, or by path. A future while a thread works on the image, and where it cannot
+        be read: of 40,000 images, futures would take 75 MB, and what is stored takes 12."""
 
     def put(self, picture: EncodedPicture, name: str) -> StoredPicture:
         """Store an image.
