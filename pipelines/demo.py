@@ -134,7 +134,8 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
             turn.outputs["annotate"], turn.outputs["candidates"], settings=service_settings(), seed=loop.seed
         )
         console.print(f"✓ simulated experts: {answer_count} pages answered", style="green")
-    reconciled, last_news = reconcile(start, folder, ReconcilePolicy()), ""
+    # A person made this call: what failed in the one before is not waited for.
+    reconciled, last_news = reconcile(start, folder, ReconcilePolicy(), again=True), ""
     while pending_campaign := next(
         (pending for pending in reconciled.waiting if pending.campaign.key == campaign), None
     ):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
+from editloop.interruption import defer_signals
 from editloop.lineage.mlflow_errors import translate_error
 from editloop.lineage.registry import tolerate_error
 from editloop.processes import has_ended, process_identity
@@ -100,6 +101,8 @@ def claim_run(api: "MlflowClient", key: str, attempt: int, actor: str) -> RunCla
     name = _name(key, attempt)
     with tolerate_error("RESOURCE_ALREADY_EXISTS"):
         experiment_id = api.create_experiment(name, tags={TOKEN_TAG: token, ACTOR_TAG: actor})
+        if attempt > 1:
+            _clear(api, _name(key, attempt - 1))
         return RunClaim(key, attempt, str(experiment_id), "", actor, 0.0)
     experiment = api.get_experiment_by_name(name)
     if experiment is None or experiment.tags.get(TOKEN_TAG) != token:  # a request may reach the server twice
@@ -143,12 +146,20 @@ def kept_alive(api: "MlflowClient", claim: RunClaim) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        thread.join()
-        try:
-            api.set_experiment_tag(claim.experiment_id, ENDED_TAG, "yes")
-            api.delete_experiment(claim.experiment_id)
-        except Exception as error:  # what happened to the work matters more; without signs of life it ends as well
-            log.warning("MLflow does not know that %s ended: %s", claim.key, translate_error(error) or error)
+        with defer_signals():
+            thread.join()
+            try:
+                api.set_experiment_tag(claim.experiment_id, ENDED_TAG, "yes")
+                api.delete_experiment(claim.experiment_id)
+            except Exception as error:  # what happened to the work matters more; without signs of life it ends as well
+                log.warning("MLflow does not know that %s ended: %s", claim.key, translate_error(error) or error)
+
+
+def _clear(api: "MlflowClient", name: str) -> None:
+    """Take the claim of a caller that died out of sight; its name stays taken."""
+    left = api.get_experiment_by_name(name)
+    if left is not None and left.lifecycle_stage == "active":
+        api.delete_experiment(left.experiment_id)
 
 
 def _name(key: str, attempt: int) -> str:

@@ -9,7 +9,7 @@ from annotation.campaigns.project import campaign_projects, task_rows
 from annotation.campaigns.record import read_record
 from editloop.content import read_manifest, sha256_json
 from editloop.lineage import registry, tracking
-from editloop.lineage.run_claim import CLAIMS
+from editloop.lineage.run_claim import CLAIMS, latest_claim
 from editloop.lineage.stored_folders import recorded_folder
 from infra.settings import service_settings
 from pipelines.environment import services_of
@@ -63,7 +63,10 @@ def _output(stage: str) -> Path:
 
 
 def _locks() -> list[str]:
-    """The locks in MLflow that somebody holds: rights to promote, and claims of runs."""
-    experiments = tracking.all_pages(tracking.client().search_experiments)
-    kinds = (f"{registry.RECORDS}/", f"{CLAIMS}/")
-    return sorted(experiment.name for experiment in experiments if experiment.name.startswith(kinds))
+    """The locks in MLflow that keep somebody off: rights to promote, and claims of runs that are not abandoned."""
+    api = tracking.client()
+    names = [experiment.name for experiment in tracking.all_pages(api.search_experiments)]
+    keys = {name.removeprefix(f"{CLAIMS}/").rpartition("/")[0] for name in names if name.startswith(f"{CLAIMS}/")}
+    claims = [claim for key in keys if (claim := latest_claim(api, key)) and not (claim.run_id or claim.is_abandoned)]
+    held = [f"{claim.key}/{claim.attempt}" for claim in claims]
+    return sorted([name for name in names if name.startswith(f"{registry.RECORDS}/")] + held)

@@ -113,6 +113,7 @@ def test_a_caller_that_died_before_it_submitted_is_followed(
     monkeypatch.setattr(run_claim, "SUBMISSION_SECONDS", -1.0)
     assert submit(key).state == "started"
     assert [run["display_name"] for run in kfp.runs.values()] == [f"{key} (try 2)"]
+    assert tracking.client().get_experiment(claim.experiment_id).lifecycle_stage == "deleted", "out of sight"
 
 
 def test_a_run_whose_caller_died_after_it_submitted_is_adopted(
