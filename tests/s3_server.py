@@ -14,7 +14,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 WEED = Path(sys.prefix) / "bin" / "weed"
-READY_SECONDS = 60
+READY_SECONDS = 180
+"""After a kill SeaweedFS has been seen to take over a minute: its parts wait for what they took for each other."""
 BUCKET = "editloop"
 
 

@@ -27,7 +27,7 @@ from editloop.interruption import interrupt_on_termination
 from tests.chaos.call import LOOK_SECONDS, STOPPED, StoppedError, end_all, marked, pause
 from tests.chaos.faults import FAULTS
 from tests.chaos.table import write_table
-from tests.chaos.turn import LOGS, broken_turn, has_bucket, has_own_disk, own_disk, plan, quiet_turn, turn_folder
+from tests.chaos.turn import LOGS, Row, broken_turn, has_bucket, has_own_disk, own_disk, plan, quiet_turn, turn_folder
 
 RESULTS = Path("runs/chaos.json")
 TURNS = 8
@@ -56,8 +56,15 @@ def run(turns: int, rounds: int, first_seed: int, at_once: int, only: str) -> Ro
     print(f"quiet run: {time.monotonic() - began:.0f} s, {expected}", flush=True)
 
     def turn(seed: int) -> Rows:
-        with turn_folder(f"turn-{seed}", with_bucket=has_bucket(seed)) as folder:
-            rows = [row.as_json() for row in broken_turn(folder, seed, plan(seed, faults), expected)]
+        planned = plan(seed, faults)
+        try:
+            with turn_folder(f"turn-{seed}", with_bucket=has_bucket(seed)) as folder:
+                rows = [row.as_json() for row in broken_turn(folder, seed, planned, expected)]
+        except StoppedError:
+            raise
+        except Exception as error:  # what the other turns found is kept
+            trouble = f"the turn ended with {type(error).__name__}: {str(error)[-300:]}"
+            rows = [Row(one, seed, 0.0, trouble=[trouble]).as_json() for one in planned]
         for row in rows:
             print(json.dumps(row), flush=True)
         return rows
