@@ -2,6 +2,7 @@
 
 import os
 import socketserver
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import patch
@@ -52,6 +53,17 @@ def quiet_servers() -> Iterator[None]:
     """A client that leaves early gives no traceback of a test's server on stderr, where another test would read it."""
     with patch.object(socketserver.BaseServer, "handle_error", lambda *_: None):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def torchs_own_linear() -> Iterator[None]:
+    """Give torch its linear layer back after a file whose tests spread weights: DeepSpeed replaces it for good then, and
+    by its own, autograd keeps other tensors."""
+    yield
+    zero = sys.modules.get("deepspeed.runtime.zero.partition_parameters")
+    replaced = getattr(getattr(zero, "InsertPostInitMethodToModuleSubClasses", None), "linear_bk", None)
+    if replaced is not None:
+        sys.modules["torch"].nn.functional.linear = replaced
 
 
 @pytest.fixture(scope="session")

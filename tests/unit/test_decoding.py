@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -107,10 +108,11 @@ def test_a_request_whose_process_is_killed_is_decoded_in_a_new_one(kills: int, a
         dead: set[int] = set()
         while len(dead) < number:
             for child in psutil.Process().children():
-                if "editloop.scoring.serving.decoding" in child.cmdline() and child.pid not in dead:
-                    time.sleep(0.2)  # starting, or at a picture
-                    dead.add(child.pid)
-                    child.kill()
+                with suppress(psutil.Error):  # one has ended, and nobody has asked how
+                    if child.pid not in dead and "editloop.scoring.serving.decoding" in child.cmdline():
+                        time.sleep(0.2)  # starting, or at a picture
+                        child.kill()
+                        dead.add(child.pid)
 
     large = body(edits=[largest_picture("red"), largest_picture("blue")])
 
