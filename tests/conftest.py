@@ -57,8 +57,10 @@ def quiet_servers() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def torchs_own_linear() -> Iterator[None]:
-    """Give torch its linear layer back after a file whose tests spread weights: DeepSpeed replaces it for good then, and
-    by its own, autograd keeps other tensors."""
+    """Give torch its linear layer back after a file of tests that spreads weights.
+
+    DeepSpeed replaces it for good then, and by its own autograd keeps other tensors.
+    """
     yield
     zero = sys.modules.get("deepspeed.runtime.zero.partition_parameters")
     replaced = getattr(getattr(zero, "InsertPostInitMethodToModuleSubClasses", None), "linear_bk", None)
