@@ -5,9 +5,11 @@ Import this module only where it is called: loading DVC takes a second. DVC read
 """
 
 import io
+import json
 import logging
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -28,7 +30,9 @@ from editloop.errors import EditLoopError
 from editloop.object_storage import SCHEME
 from editloop.settings_file import FrozenModel, parse_yaml
 
-CONFIG, REMOTE = ".dvc/config", "store"
+CONFIG, REMOTE, RWLOCK = ".dvc/config", "store", ".dvc/tmp/rwlock"
+WRITING_SECONDS = 0.5
+"""Time within which DVC has written its list of readers and writers, a few hundred bytes."""
 INTERNAL = "/config.local\n/tmp\n/cache\n"
 """DVC's private files in `.dvc`, ignored by git."""
 OVERRIDES: dict[str, dict[str, Any]] = {"core": {"no_scm": True}}
@@ -87,6 +91,7 @@ class _Repo(Repo):
 
     def __init__(self, root: Path, scratch: Path, overrides: Mapping[str, Any]) -> None:
         self._scratch = scratch
+        _remove_cut_lock(root)
         super().__init__(str(root), config={**OVERRIDES, **overrides})
 
     @cached_property
@@ -96,6 +101,25 @@ class _Repo(Repo):
     @cached_property
     def site_cache_dir(self) -> str:
         return str(self._scratch)
+
+
+def _remove_cut_lock(root: Path) -> None:
+    """Remove DVC's list of what its processes read and write where it was cut off, as by a power failure: DVC refuses
+    to work beside such a list for ever.
+    """
+    path = root / RWLOCK
+    for is_second_look in (False, True):  # another process of DVC may be writing it
+        try:
+            json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return
+        except ValueError:
+            if is_second_look:
+                path.unlink(missing_ok=True)
+            else:
+                time.sleep(WRITING_SECONDS)
+        else:
+            return
 
 
 class _LoggedErrors(logging.Handler):

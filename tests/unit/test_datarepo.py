@@ -1,5 +1,6 @@
 """The dataset repository: versions that can be had again, from a folder or a git address, and planted faults."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -33,6 +34,23 @@ def test_a_killed_writer_is_followed_by_a_whole_version(tmp_path: Path) -> None:
     version = commit_text(tmp_path, "two")
     fetch_dataset(version, tmp_path / "back")
     assert (tmp_path / "back" / "rows.parquet").read_text() == "two"
+
+
+@pytest.mark.parametrize("left", ["", '{"/data": {"read": [{"pi'])
+def test_a_list_of_dvcs_processes_that_was_cut_off_stops_nobody(tmp_path: Path, left: str) -> None:
+    commit_text(tmp_path, "one")
+    (tmp_path / "repo" / ".dvc" / "tmp" / "rwlock").write_text(left)
+    fetch_dataset(commit_text(tmp_path, "two"), tmp_path / "back")
+    assert (tmp_path / "back" / "rows.parquet").read_text() == "two"
+
+
+def test_content_that_was_cut_off_in_dvcs_cache_is_not_taken_for_whole(tmp_path: Path) -> None:
+    commit_text(tmp_path, "one")
+    cached = tmp_path / "repo" / ".dvc" / "cache" / "files" / "md5" / hashlib.md5(b"a longer text").hexdigest()[:2]
+    cached.mkdir(parents=True, exist_ok=True)
+    (cached / hashlib.md5(b"a longer text").hexdigest()[2:]).write_text("a lon")
+    fetch_dataset(commit_text(tmp_path, "a longer text"), tmp_path / "back")
+    assert (tmp_path / "back" / "rows.parquet").read_text() == "a longer text"
 
 
 def test_a_moved_tag_is_found(tmp_path: Path) -> None:
