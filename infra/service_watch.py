@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from editloop.background import running_beside
 from editloop.errors import EditLoopError
 from infra.service_processes import find_leader
 from infra.service_programs import NAMES
@@ -27,21 +28,15 @@ def watched_services(home: Path, tell: Callable[[str], None]) -> Iterator[None]:
         home: Folder of the services' data.
         tell: Gets a line for each service that was started again.
     """
-    over = threading.Event()
 
-    def watch() -> None:
+    def watch(over: threading.Event) -> None:
         while not over.wait(LOOK_SECONDS):
             if ended := [name for name in NAMES if find_leader(home.resolve(), name) is None]:
                 try:
                     start_services(home)
                     tell(f"{' and '.join(ended)} had ended: started again")
-                except EditLoopError as error:  # steps tell it when their patience is over
+                except (EditLoopError, OSError) as error:  # steps tell it when their patience is over
                     log.warning("%s ended, and cannot be started again: %s", " and ".join(ended), error)
 
-    thread = threading.Thread(target=watch, daemon=True, name="service-watch")
-    thread.start()
-    try:
+    with running_beside(watch, "service-watch"):
         yield
-    finally:
-        over.set()
-        thread.join()
