@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from editloop.content import MANIFEST, read_manifest, sha256_file
 from editloop.errors import EditLoopError
+from editloop.lineage.retries import is_unreachable
 from editloop.lineage.signing import SignatureError, sign_folder, verify_folder
 from editloop.lineage.tracking import TrackingSettings, all_pages, client, find_experiment, quoted
 from editloop.text_file import whole_number
@@ -276,6 +277,8 @@ def cached_folder(version: "ModelVersion") -> Path:
                 artifact_uri=f"{str(version.source).rstrip('/')}/{MANIFEST}", dst_path=temporary
             )
         except (MlflowException, OSError) as error:
+            if is_unreachable(error):
+                raise
             raise EditLoopError(
                 f"models:/{version.name}/{version.version}: the registry has no {MANIFEST} of it. Register it again."
             ) from error
@@ -339,6 +342,8 @@ def _fetch_signature(version: "ModelVersion", folder: Path) -> Path:
     try:
         path = mlflow.artifacts.download_artifacts(artifact_uri=f"{version.source}{SIGNATURE}", dst_path=str(folder))
     except (MlflowException, OSError) as error:
+        if is_unreachable(error):
+            raise
         raise SignatureError(
             f"models:/{version.name}/{version.version} is not signed: no {SIGNATURE} lies beside its files. Register "
             "the model again."
