@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
+from editloop.background import running_beside
 from editloop.interruption import defer_signals
 from editloop.lineage.mlflow_errors import translate_error
 from editloop.lineage.registry import tolerate_error
@@ -130,9 +131,8 @@ def kept_alive(api: "MlflowClient", claim: RunClaim) -> Iterator[None]:
         api: The MlflowClient.
         claim: The claim.
     """
-    ended = threading.Event()
 
-    def beat() -> None:
+    def beat(ended: threading.Event) -> None:
         while not ended.wait(BEAT_SECONDS):
             try:
                 api.set_experiment_tag(claim.experiment_id, BEAT_TAG, str(time.time()))
@@ -140,14 +140,11 @@ def kept_alive(api: "MlflowClient", claim: RunClaim) -> Iterator[None]:
                 log.debug("no sign of life of %s: %s", claim.key, translate_error(error) or error)
 
     api.set_experiment_tag(claim.experiment_id, PROCESS_TAG, process_identity())
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
     try:
-        yield
+        with running_beside(beat, "signs of life"):
+            yield
     finally:
-        ended.set()
         with defer_signals():
-            thread.join()
             try:
                 api.set_experiment_tag(claim.experiment_id, ENDED_TAG, "yes")
                 api.delete_experiment(claim.experiment_id)
