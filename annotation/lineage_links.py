@@ -4,14 +4,13 @@ Curated edits lead to the judge that chose them. Preferences lead to the annotat
 the campaign, its answers and its candidates.
 """
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from annotation.campaigns.answers import answers_sha256, changed_annotations
 from annotation.campaigns.campaign import Campaign, connect
-from annotation.campaigns.closing import DIGESTS, closing_of
+from annotation.campaigns.closing import DIGESTS, closing_of, parse_digests
 from annotation.campaigns.label_studio import LabelStudioApi, read_project
 from annotation.campaigns.labelling import config_sha256
 from annotation.campaigns.lead_queue import snapshot
@@ -82,11 +81,7 @@ def _collect_links(chain: Chain, facts: dict[str, Any], votes: Votes | None, acc
     with tempfile.TemporaryDirectory() as temporary:
         files = look_up("label export", lambda: fetch_logged_files(run, Path(temporary), names))
         vote_data = files[EXPORT].read_bytes()
-        digests: dict[int, str] = (
-            {}
-            if is_unsigned
-            else {int(annotation): digest for annotation, digest in json.loads(files[DIGESTS].read_bytes()).items()}
-        )
+        digests = {} if is_unsigned else parse_digests(files[DIGESTS].read_bytes())
         collected_votes = look_up("judgements", lambda: read_votes(Path(temporary)))
     if sha256_bytes(vote_data) != facts.get("export_sha256"):
         raise Gap(

@@ -15,6 +15,7 @@ from PIL import Image
 from annotation.campaigns.accounts import read_accounts
 from annotation.campaigns.campaign import Campaign, load_pages
 from annotation.campaigns.campaign_settings import read_campaign_settings
+from annotation.campaigns.closing import parse_digests
 from annotation.campaigns.gold import read_gold_answers
 from annotation.formats.editreward_pairs import read_pairs
 from annotation.formats.import_folders import ImportReport
@@ -39,6 +40,7 @@ from editloop.evaluation.suites.opening import open_suite
 from editloop.evaluation.suites.saved_answers import read_scores, read_verdicts
 from editloop.evaluation.suites.suite import Suite, pair_item
 from editloop.json_file import read_json_record
+from editloop.lineage.gate_decision import read_decision
 from editloop.lineage.stored_folders import read_pointer
 from editloop.models.edit_reward.settings import RewardSettings
 from editloop.models.edit_score.settings import EditScoreSettings
@@ -313,6 +315,11 @@ JUDGEMENT = {
     **{"task_id": "t", "candidate_id": "c", "annotator": "ada", "if": 3, "vq": 4, "position": 0, "seconds": 2.5},
     **{"annotation_id": 1, "created_at": TIME, "kind": "task"},
 }
+DECISION = {
+    **{"verdict": "promote", "reasons": ["better."], "gate": "reward", "alpha": 0.05, "against": "the champion"},
+    "data": {"dataset_sha256": DIGEST, "suites": [{"suite": "heldout", "sha256": DIGEST, "units": 24}]},
+    "independent": [{"judge": "clip", "verdict": "hold", "counts": False}],
+}
 MANIFEST = {"sha256": sha256_json({"a": DIGEST}), "files": {"a": DIGEST}, "facts": {"rows": 3}}
 TAUGHT = {
     **{
@@ -542,6 +549,8 @@ FURTHER_READERS: dict[str, Reader] = {
     "a gate": Reader(
         "gate.yaml", lambda path: read_gate(str(path)), preset("editloop/evaluation/gates/presets/reward.yaml")
     ),
+    "a gate's decision": Reader("gate.json", read_decision, DECISION),
+    "answers of a closing": Reader("answers.json", lambda path: parse_digests(path.read_bytes()), {"7": DIGEST}),
     "a preset of a reward model": Reader(
         "preset.yaml", lambda path: load_preset(str(path)), preset("editloop/training/presets/editreward-tiny.yaml")
     ),

@@ -187,14 +187,22 @@ def closed_digests(record: CampaignRecord) -> dict[int, str]:
         EditLoopError: The addresses in MLflow are not those of the closing.
     """
     run_id = record.closing_runs[-1]
-    try:
-        content = json.loads(read_file(run_id, DIGESTS))
-        digests = {int(annotation): str(digest) for annotation, digest in content.items()}
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        digests = {}
+    digests = parse_digests(read_file(run_id, DIGESTS))
     if answers_sha256(digests) != record.closings[-1].answers_sha256:
         raise EditLoopError(f"{DIGESTS} of MLflow's run {run_id} is not what the campaign was closed with.")
     return digests
+
+
+def parse_digests(content: bytes | str) -> dict[int, str]:
+    """Return content addresses by annotation id; empty where a file is none of DIGESTS.
+
+    Args:
+        content: Of the file.
+    """
+    try:
+        return {int(annotation): str(digest) for annotation, digest in json.loads(content).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return {}
 
 
 def cancellation_text(record: CampaignRecord) -> str:

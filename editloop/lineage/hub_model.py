@@ -1,6 +1,5 @@
 """Export of a model as a folder of the Hugging Face hub: its files, and a card with the hub's metadata as README.md."""
 
-import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,8 @@ import yaml
 from editloop.content import MANIFEST, RESTORE, complete_folder, read_manifest, write_file
 from editloop.datasets.hub_folder import CARD_FILE
 from editloop.errors import EditLoopError
+from editloop.json_file import read_json_object
+from editloop.lineage.gate_decision import read_decision
 from editloop.lineage.model_card import Link, model_card, training_settings
 
 EDITOR = "editor"
@@ -87,10 +88,7 @@ def _read_evidence(evidence: Path) -> tuple[str, dict[str, Any], dict[str, Any]]
             f"--evidence {evidence}: lacks gate.json or {' and '.join(REPORTS)}; give what stage benchmark or "
             "editor_eval wrote."
         )
-    try:
-        return measured, json.loads((evidence / "gate.json").read_bytes()), json.loads(file.read_bytes())
-    except ValueError as error:
-        raise EditLoopError(f"{evidence}: gate.json or {file.name} is no JSON ({error}). {RESTORE}") from None
+    return measured, read_decision(evidence / "gate.json"), read_json_object(file, RESTORE)
 
 
 def _public(settings: Mapping[str, Any]) -> dict[str, Any]:

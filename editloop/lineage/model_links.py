@@ -3,7 +3,6 @@
 Each function adds its links to a chain and raises `Gap` for the first that is missing or does not match.
 """
 
-import json
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from editloop.content import read_manifest
 from editloop.errors import EditLoopError
 from editloop.lineage import promotion, registry, tracking
 from editloop.lineage.chain import Chain, Gap, finished_run, look_up
+from editloop.lineage.gate_decision import read_decision
 from editloop.lineage.kept_artifacts import fetch_logged_files
 from editloop.lineage.registry import CHAMPION, Promotion
 from editloop.lineage.signing import VERIFY_KEY, SignatureError
@@ -167,7 +167,7 @@ def evidence_links(
             files = look_up(stage, partial(fetch_logged_files, run, Path(temporary)))
             if "gate.json" not in files:
                 raise Gap(f"{stage}: run {run.info.run_id} has no gate.json")
-            gates.append(json.loads(files["gate.json"].read_text()))
+            gates.append(look_up(stage, partial(read_decision, files["gate.json"])))
         runs.append(run)
         chain.add(f"{stage.replace('editor_eval', 'evaluation')} run", f"{run.info.run_id} ({sha256[:12]})")
     gate, registered_verdict = gates[0], version.tags.get("editloop.verdict")

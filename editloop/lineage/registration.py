@@ -8,6 +8,7 @@ from editloop.datasets.repository import DatasetVersion
 from editloop.errors import EditLoopError
 from editloop.json_file import read_json_object
 from editloop.lineage import registry, tracking
+from editloop.lineage.gate_decision import read_decision
 from editloop.lineage.model_card import KINDS, Link, model_card, training_settings, truncate_card
 from editloop.lineage.model_links import gate_data
 from editloop.lineage.promotion import promote_version
@@ -50,7 +51,7 @@ def register(
         OvertakenError: Another version has become the champion since the comparison. It is an EditLoopError too.
         EditLoopError: No run of `stage` in MLflow made the model, or it cannot be signed or promoted.
     """
-    gate = read_json_object(evidence / "gate.json", RESTORE)
+    gate = read_decision(evidence / "gate.json")
     sha256 = str(read_manifest(model)["sha256"])
     run_id = tracking.find_producer_run(stage, sha256)
     kind = next(key for key, file in REPORTS.items() if (evidence / file).is_file())

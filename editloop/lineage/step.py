@@ -3,7 +3,6 @@
 KFP components, `editloop stage` and `dvc repro` all call `run_step`, so each of them leaves the same record.
 """
 
-import json
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -14,6 +13,7 @@ from editloop.content import MANIFEST, write_json
 from editloop.environment import EnvironmentSettings
 from editloop.errors import EditLoopError
 from editloop.lineage import tracking
+from editloop.lineage.gate_decision import read_decision
 from editloop.lineage.mlflow_errors import mlflow_errors_in_one_line
 from editloop.lineage.run_inputs import describe_verdict, log_dataset
 from editloop.lineage.run_key import find_run_key
@@ -91,7 +91,7 @@ def run_step(
         run_name = {"pipeline_run": pipeline_run} if stage.takes_run else {}
         results = stage.function(**sources, **targets, parameters=values, **run_name)
         if (gate := targets["output"] / "gate.json").is_file():
-            describe_verdict(run.run_id, json.loads(gate.read_text()))
+            describe_verdict(run.run_id, read_decision(gate))
         produced = targets | {part: targets["output"] / part for part in stage.parts}
         artifacts, stored = {**inputs, **outputs}, store_outputs(outputs)
         addresses = {f"uri.{name}": value.uri for name, value in artifacts.items() if not isinstance(value, Path)}

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from editloop.content import sha256_json
 from editloop.evaluation.gates.requirements import Requirement
-from editloop.evaluation.gates.settings import GateSettings, IndependentJudge, SuiteGate, Verdict
+from editloop.evaluation.gates.settings import GateSettings, IndependentJudge, SuiteGate
 from editloop.evaluation.outcomes import Outcomes, align_outcomes
+from editloop.lineage.gate_decision import Verdict
 from editloop.pages.plots import finite_or_none
 from editloop.statistics.bootstrap import p_value_below, percentile_intervals, resampled_ratios, sum_by_cluster
 from editloop.statistics.holm import holm

@@ -10,9 +10,10 @@ from typing import NamedTuple, NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from editloop.evaluation.gates.settings import GateSettings, Verdict
+from editloop.evaluation.gates.settings import GateSettings
 from editloop.evaluation.outcomes import Outcomes, align_outcomes
 from editloop.evaluation.within_editor import WithinEditor
+from editloop.lineage.gate_decision import Verdict
 from editloop.statistics.bootstrap import percentile_interval, resampled_ratios, sum_by_cluster
 
 WITHOUT_A_SAY = " (shown, without a say)"

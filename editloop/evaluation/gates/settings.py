@@ -11,7 +11,6 @@ from editloop.settings_file import FrozenModel, find_preset, read_settings
 
 PRESETS = Path(__file__).parent / "presets"
 """Folder of the shipped gates."""
-Verdict = Literal["promote", "hold", "reject"]
 DATASET_SUITES = ("heldout", "scenes")
 """Suites read from the dataset that the model was trained on, unless `data` names another folder."""
 
