@@ -1,5 +1,6 @@
 """Which noisy edits are kept: order, ties, missing scores, uncertainty, one edit a task, the random control."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from editloop.data.picture_file import load_image
 from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import AxisScore, Score
 from editloop.scoring.curation.curation import choose_triples, write_curated
-from editloop.scoring.curation.selection import lower_bound, select_edits
+from editloop.scoring.curation.selection import EditNames, lower_bound, select_edits
 from editloop.scoring.curation.settings import CurateSettings
 from editloop.scoring.curation.triples import read_scored, score_triples
 
@@ -24,8 +25,13 @@ def names(count):
     return [(f"task-{place}", f"edit-{place}") for place in range(count)]
 
 
+def digests(words):
+    return np.array([list(hashlib.sha256(word.encode()).digest()) for word in words], np.uint8)
+
+
 def kept(scores, given=None, **settings):
-    found = select_edits(np.array(scores, dtype=float), given or names(len(scores)), CurateSettings(**settings))
+    edit_names = EditNames(*map(digests, zip(*(given or names(len(scores))), strict=True)))
+    found = select_edits(np.array(scores, dtype=float), edit_names, CurateSettings(**settings))
     return found.kept.tolist(), found.dropped
 
 
@@ -166,3 +172,16 @@ def test_too_few_to_keep_and_scores_of_other_edits_are_refused(tmp_path):
         choose_triples(scored, CurateSettings(threshold=300.0))
     with pytest.raises(EditLoopError, match="not those of"):
         read_scored(other, tmp_path / "scores.parquet")
+
+
+def test_edits_that_lose_a_row_after_they_were_scored_leave_no_folder(tmp_path):
+    edits = noisy(tmp_path / "edits", "target", [10, 200, 100])
+    score_triples(Brightness(), edits, tmp_path / "scores.parquet")
+    scored = read_scored(edits, tmp_path / "scores.parquet")
+    lines = (edits / "edits.jsonl").read_text().splitlines(keepends=True)
+    (edits / "edits.jsonl").write_text("".join(lines[:2]))
+    with pytest.raises(EditLoopError, match="changed while its best edits were chosen"):
+        write_curated(scored, CurateSettings(best=1), tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+    with pytest.raises(EditLoopError, match="not those of"):
+        read_scored(edits, tmp_path / "scores.parquet")

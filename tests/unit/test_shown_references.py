@@ -20,7 +20,7 @@ from editloop.datasets.preference_groups import PreferenceGroup
 from editloop.errors import EditLoopError
 from editloop.pages.contact_sheet import CELL, GAP, contact_sheet
 from editloop.scoring.curation.page import _example
-from editloop.scoring.curation.triples import ScoredTriples, Triple
+from editloop.scoring.curation.triples import Triple
 from editloop.selection.pool import read_pool
 from editloop.studies.claims import pairs
 from editloop.studies.world.scenes import write_edits
@@ -113,9 +113,7 @@ def test_the_page_of_curated_edits_shows_references(edits: Path) -> None:
         Triple(row.id, row.task, row.instruction, row.source, row.candidates[0].image, "e", row.references)
         for row in rows
     ]
-    scores = np.zeros(len(rows))
-    scored = ScoredTriples(triples, [("t", "e")] * len(rows), scores, scores, scores)
-    assert [len(_example(scored, index, 1.0)["references"]) for index in range(4)] == [1, 1, 1, 0]
+    assert [len(_example(triple, 1.0, 0.5)["references"]) for triple in triples] == [1, 1, 1, 0]
 
 
 def test_the_best_labelled_edits_keep_their_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,17 +5,17 @@ A report beside it says what was kept, what was dropped, and why.
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from editloop.content import complete_folder, write_file, write_json
 from editloop.errors import EditLoopError
 from editloop.scoring.best_of import copy_picture
-from editloop.scoring.curation.page import curate_page
-from editloop.scoring.curation.selection import Selection, lower_bound, select_edits
+from editloop.scoring.curation.page import curate_page, shown_indices
+from editloop.scoring.curation.selection import Selection, count_tasks, lower_bound, select_edits
 from editloop.scoring.curation.settings import CurateSettings
-from editloop.scoring.curation.triples import ScoredTriples
+from editloop.scoring.curation.triples import ScoredTriples, Triple
 
 
 def write_curated(
@@ -37,42 +37,50 @@ def write_curated(
 
     Raises:
         EditLoopError: No triple is left to keep, or fewer than `settings.best` without a threshold; or an image cannot
-            be read any more.
+            be read any more; or the edits changed since their scores were read.
     """
     selection = choose_triples(scored, settings)
     setting_values, chosen = settings.model_dump(mode="json"), selection.counted[selection.kept]
     report = {
         **setting_values,
-        "edits": len(scored.triples),
-        "tasks": len({task for task, _ in scored.names}),
+        "edits": len(scored.overall),
+        "tasks": count_tasks(scored.names),
         "kept": len(selection.kept),
         "dropped": selection.dropped,
         "mean_all": float(np.nanmean(selection.counted)),
         "mean_kept": float(chosen.mean()),
         "lowest_kept": float(chosen.min()),
     }
-    triples = [scored.triples[index] for index in sorted(selection.kept.tolist())]
-    manifest_facts = {
-        **(facts or {}),
-        **setting_values,
-        "kept": len(triples),
-        "task_ids": [triple.id for triple in triples],
-    }
+    task_ids, pictures, kept = list[str](), set[str](), set(selection.kept.tolist())
+    manifest_facts = {**(facts or {}), **setting_values, "kept": len(kept), "task_ids": task_ids}
+    shown_by_title = shown_indices(selection)
+    wanted, shown = set(np.concatenate([*shown_by_title.values()]).tolist()), dict[int, Triple]()
     with complete_folder(output, manifest_facts) as folder:
         (folder / "images").mkdir()
-        pictures: set[str] = set()
+        index = -1
         with (folder / "edits.jsonl").open("w") as stream:
-            for triple in triples:
-                names = {"source": copy_picture(triple.source, folder), "target": copy_picture(triple.image, folder)}
-                references = [copy_picture(reference, folder) for reference in triple.references]
-                pictures |= {Path(name).stem for name in (*names.values(), *references)}
-                line = {"id": triple.id, "task": triple.task, "instruction": triple.instruction, **names}
-                line |= {"references": references} if references else {}
-                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+            for index, triple in enumerate(scored.read_triples()):
+                if index in wanted:
+                    shown[index] = triple
+                if index in kept:
+                    task_ids.append(triple.id)
+                    pictures |= _write_triple(triple, folder, stream)
+        if index + 1 != len(scored.overall):
+            raise EditLoopError(f"{scored.edits}: changed while its best edits were chosen; run it again.")
         manifest_facts["images"] = sorted(pictures)
         write_json(folder / "curation.json", report)
-        write_file(folder / "page.html", curate_page(report, scored, selection))
+        write_file(folder / "page.html", curate_page(report, scored, selection, shown))
     return report
+
+
+def _write_triple(triple: Triple, folder: Path, stream: TextIO) -> set[str]:
+    """Write a triple and its images, and return the names of the images."""
+    names = {"source": copy_picture(triple.source, folder), "target": copy_picture(triple.image, folder)}
+    references = [copy_picture(reference, folder) for reference in triple.references]
+    line: dict[str, Any] = {"id": triple.id, "task": triple.task, "instruction": triple.instruction, **names}
+    line |= {"references": references} if references else {}
+    stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return {Path(name).stem for name in (*names.values(), *references)}
 
 
 def choose_triples(scored: ScoredTriples, settings: CurateSettings) -> Selection:
@@ -92,7 +100,7 @@ def choose_triples(scored: ScoredTriples, settings: CurateSettings) -> Selection
     selection = select_edits(counted, scored.names, settings)
     reasons = ", ".join(f"{count} {reason}" for reason, count in selection.dropped.items()) or "none was dropped"
     if not len(selection.kept):
-        raise EditLoopError(f"{len(scored.names)} edits and none to keep ({reasons}). Lower the threshold.")
+        raise EditLoopError(f"{len(scored.overall)} edits and none to keep ({reasons}). Lower the threshold.")
     if len(selection.kept) < settings.best and settings.threshold is None:
         raise EditLoopError(
             f"best is {settings.best}, and there are {len(selection.kept)} edits to keep ({reasons}). Ask for fewer."

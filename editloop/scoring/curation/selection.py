@@ -1,6 +1,5 @@
 """The choice of the edits to keep: pure functions on arrays."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +9,25 @@ from editloop.content import sha256_json
 from editloop.scoring.curation.settings import CurateSettings
 
 Values = NDArray[np.float64]
+
+
+class EditNames(NamedTuple):
+    """What N edits are, and of which tasks: 64 bytes an edit, because a set may have millions."""
+
+    tasks: NDArray[np.uint8]
+    """(N, 32): sha256 of the sources and the instruction. Edits that share both are of one task."""
+    edits: NDArray[np.uint8]
+    """(N, 32): sha256 of each edit's file."""
+
+    def order_key(self, index: int, *prefix: int) -> int:
+        """Return a number of 64 bits that depends on an edit's names alone.
+
+        Args:
+            index: Index of the edit.
+            *prefix: Numbers that change all keys, such as a seed.
+        """
+        names = (self.tasks[index].tobytes().hex(), self.edits[index].tobytes().hex())
+        return int(sha256_json([*prefix, *names])[:16], 16)
 
 
 class Selection(NamedTuple):
@@ -46,7 +64,7 @@ def lower_bound(overall: Values, mean: Values, sigma: Values, deviations: float)
     return overall - deviations * abs(slope) * sigma
 
 
-def select_edits(counted: Values, names: Sequence[tuple[str, str]], settings: CurateSettings) -> Selection:
+def select_edits(counted: Values, names: EditNames, settings: CurateSettings) -> Selection:
     """Choose which of N edits to keep.
 
     Of each task one edit is kept at most: the first in the order of choice. With order `best` the highest score comes
@@ -55,26 +73,36 @@ def select_edits(counted: Values, names: Sequence[tuple[str, str]], settings: Cu
 
     Args:
         counted: The scores used for the choice, (N,); an edit with NaN is never kept.
-        names: (task, edit) of each edit, as digests of content.
+        names: The edits and their tasks.
         settings: Order, number, threshold and seed.
 
     Returns:
         The kept edits and the reasons why others were dropped.
     """
-    ranked = [index for index in range(len(names)) if np.isfinite(counted[index])]
-    if settings.order == "random":
-        ranked.sort(key=lambda index: sha256_json([settings.seed, *names[index]]))
-    else:
-        ranked.sort(key=lambda index: (-counted[index], sha256_json(names[index])))
-    dropped = {"no score": len(names) - len(ranked)}
-    firsts: dict[str, int] = {}
-    for index in ranked:
-        firsts.setdefault(names[index][0], index)
-    selected = list(firsts.values())
-    dropped["another edit of its task"] = len(ranked) - len(selected)
-    if settings.threshold is not None:
-        selected = [index for index in selected if counted[index] >= settings.threshold]
-        dropped["below the threshold"] = len(firsts) - len(selected)
-    limit = min(settings.best or len(selected), len(selected))
-    dropped["beyond the number asked for"] = len(selected) - limit
-    return Selection(np.array(selected[:limit], dtype=np.int64), counted, {key: n for key, n in dropped.items() if n})
+    is_random = settings.order == "random"
+    prefix = (settings.seed,) if is_random else ()
+    present = np.flatnonzero(np.isfinite(counted))
+    keys = np.fromiter((names.order_key(index, *prefix) for index in present), np.uint64, len(present))
+    ranked = present[np.lexsort((keys,) if is_random else (keys, -counted[present]))]
+    dropped = {"no score": len(counted) - len(ranked)}
+    firsts = ranked[np.sort(np.unique(_row_values(names.tasks[ranked]), return_index=True)[1])]
+    dropped["another edit of its task"] = len(ranked) - len(firsts)
+    selected = firsts if settings.threshold is None else firsts[counted[firsts] >= settings.threshold]
+    dropped["below the threshold"] = len(firsts) - len(selected)
+    kept = selected[: settings.best or None]
+    dropped["beyond the number asked for"] = len(selected) - len(kept)
+    return Selection(kept, counted, {key: n for key, n in dropped.items() if n})
+
+
+def count_tasks(names: EditNames) -> int:
+    """Return the number of tasks.
+
+    Args:
+        names: The edits and their tasks.
+    """
+    return len(np.unique(_row_values(names.tasks)))
+
+
+def _row_values(rows: NDArray[np.uint8]) -> NDArray[np.void]:
+    """Return rows of bytes as one value each, to sort and compare them."""
+    return np.ascontiguousarray(rows).view(f"V{rows.shape[1]}")[:, 0]

@@ -5,6 +5,7 @@ The edits of a row are its candidates. In a set where no row has candidates, the
 
 from collections.abc import Iterator
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,12 +16,16 @@ from editloop.content import sha256_file, sha256_json
 from editloop.data.edits_stream import stream_edits, survey_edits
 from editloop.errors import EditLoopError
 from editloop.models.judge_protocol import Judge
-from editloop.scoring.curation.selection import Values
+from editloop.scoring.curation.selection import EditNames, Values
 from editloop.scoring.score_file import ScoringSettings, ScoringSummary, score_edits
 from editloop.scoring.score_table import read_facts
 
-COLUMNS = ("id", "source_sha256", "image_sha256", "overall", "fused_mean", "fused_sigma")
-"""Columns of the table of scores that are read; the last three become the arrays of `ScoredTriples`."""
+NUMBERS = ("overall", "fused_mean", "fused_sigma")
+"""Columns of the table of scores that become the arrays of `ScoredTriples`."""
+COLUMNS = ("id", "source_sha256", "image_sha256", *NUMBERS)
+DIGEST_BYTES = 32
+ROWS_READ = 4096
+"""Rows of the table that are held at a time."""
 
 
 class Triple(NamedTuple):
@@ -38,17 +43,28 @@ class Triple(NamedTuple):
 
 
 class ScoredTriples(NamedTuple):
-    """All triples of a set, in its order, with their scores."""
+    """The scores of all N triples of a set, in its order. The triples themselves are read again where they are needed,
+    for a set may have millions."""
 
-    triples: list[Triple]
-    names: list[tuple[str, str]]
-    """(task, edit) of each triple, as digests of content: the same sources and instruction are one task."""
+    edits: Path
+    """The edits file, or a folder of edits files."""
+    targets: bool
+    """Whether the edit of a row is its target."""
+    names: EditNames
     overall: Values
     """(N,), NaN where the score is missing."""
     mean: Values
     """(N,): means of the judge's fused belief, on the judge's own scale."""
     sigma: Values
     """(N,): standard deviations of that belief, on the same scale."""
+
+    def read_triples(self) -> Iterator[Triple]:
+        """Yield the triples.
+
+        Raises:
+            EditLoopError: The edits are not in their format any more.
+        """
+        return _triples(self.edits, self.targets)
 
 
 def score_triples(judge: Judge, edits: Path, scores: Path, *, most_missing: float = 0.1) -> ScoringSummary:
@@ -71,34 +87,34 @@ def score_triples(judge: Judge, edits: Path, scores: Path, *, most_missing: floa
 
 
 def read_scored(edits: Path, scores: Path) -> ScoredTriples:
-    """Read the triples of an edits file or folder with their scores.
+    """Read the scores of an edits file or folder, in about 100 bytes of memory an edit.
 
     Args:
         edits: The edits file, or a folder of edits files.
         scores: The table that `score_triples` wrote for the same edits.
 
     Returns:
-        The triples and their scores, in the order of the edits.
+        The scores, in the order of the edits.
 
     Raises:
         EditLoopError: The scores are not those of these edits.
     """
     targets = bool(read_facts(scores).get("targets"))
-    table = parquet.read_table(scores, columns=list(COLUMNS))
-    triples: list[Triple] = []
     digests = cache(_file_sha256)
-    names: list[tuple[str, str]] = []
-    rows = iter(table.select(["id", "source_sha256", "image_sha256"]).to_pylist())
-    for triple in _triples(edits, targets):
-        row = next(rows, None)
-        if row is None or row["id"] != triple.id:
-            raise EditLoopError(f"{scores}: its rows are not those of {edits}; score it again.")
-        triples.append(triple)
-        references = [digests(path) for path in triple.references]
-        task = sha256_json([row["source_sha256"], triple.instruction, *references])
-        names.append((task, str(row["image_sha256"])))
-    numbers = (np.array(table[name].to_pylist(), dtype=np.float64) for name in COLUMNS[3:])
-    return ScoredTriples(triples, names, *numbers)
+    with parquet.ParquetFile(scores) as table:
+        count = table.metadata.num_rows
+        names = EditNames(*(np.zeros((count, DIGEST_BYTES), np.uint8) for _ in EditNames._fields))
+        numbers = np.full((len(NUMBERS), count), np.nan)
+        rows = (row for batch in table.iter_batches(ROWS_READ, columns=list(COLUMNS)) for row in batch.to_pylist())
+        for place, (triple, row) in enumerate(zip_longest(_triples(edits, targets), rows)):
+            if triple is None or row is None or row["id"] != triple.id:
+                raise EditLoopError(f"{scores}: its rows are not those of {edits}; score it again.")
+            task = [row["source_sha256"], triple.instruction, *map(digests, triple.references)]
+            names.tasks[place] = np.frombuffer(bytes.fromhex(sha256_json(task)), np.uint8)
+            if row["image_sha256"] is not None:
+                names.edits[place] = np.frombuffer(bytes.fromhex(row["image_sha256"]), np.uint8)
+            numbers[:, place] = [np.nan if row[name] is None else row[name] for name in NUMBERS]
+    return ScoredTriples(edits, targets, names, *numbers)
 
 
 def _file_sha256(path: Path) -> str | None:
