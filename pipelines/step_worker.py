@@ -17,6 +17,7 @@ import random
 import runpy
 import select
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -115,6 +116,7 @@ def serve_steps(listener: socket.socket, modules: Sequence[str]) -> None:
             _keep(connection)
             return
         connection.close()
+    shutil.rmtree(Path(listener.getsockname()).parent, ignore_errors=True)  # who made it could not remove it
 
 
 def _keep(connection: socket.socket) -> None:

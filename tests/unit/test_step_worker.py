@@ -100,9 +100,10 @@ def test_a_step_ends_when_its_client_is_killed(interpreter: str, tmp_path: Path)
 
 def test_the_worker_and_its_steps_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     code = """
-        import subprocess, sys
+        import subprocess, sys, tempfile
         from pathlib import Path
         from pipelines.step_worker import warm_steps
+        tempfile.tempdir = tempfile.mkdtemp(dir=Path.cwd())
         Path("step.py").write_text("import os, signal; print(os.getppid(), os.getpid()); signal.pause()")
         with warm_steps(["json"]):
             subprocess.run([sys.executable, "-m", "step"])
@@ -116,6 +117,8 @@ def test_the_worker_and_its_steps_end_with_the_process_that_started_them(tmp_pat
     process.wait()
     for left in (worker, keeper, running):
         left.wait(SECONDS)
+    (temporary,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert not [*temporary.iterdir()]
 
 
 def test_without_the_worker_or_for_other_calls_the_interpreter_itself_runs(tmp_path: Path) -> None:
