@@ -100,16 +100,18 @@ def test_a_step_ends_when_its_client_is_killed(interpreter: str, tmp_path: Path)
 
 def test_the_worker_and_its_steps_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     code = """
-        import subprocess, sys, tempfile
+        import subprocess, sys
         from pathlib import Path
         from pipelines.step_worker import warm_steps
-        tempfile.tempdir = tempfile.mkdtemp(dir=Path.cwd())
         Path("step.py").write_text("import os, signal; print(os.getppid(), os.getpid()); signal.pause()")
         with warm_steps(["json"]):
+            print(Path(sys.executable).parent, flush=True)
             subprocess.run([sys.executable, "-m", "step"])
         """
     process = step(sys.executable, tmp_path, code)
     assert process.stdout is not None
+    folder = Path(process.stdout.readline().strip())
+    assert folder.is_dir()
     keeper, running = (psutil.Process(int(pid)) for pid in process.stdout.readline().split())
     worker = keeper.parent()
     assert worker is not None
@@ -117,8 +119,7 @@ def test_the_worker_and_its_steps_end_with_the_process_that_started_them(tmp_pat
     process.wait()
     for left in (worker, keeper, running):
         left.wait(SECONDS)
-    (temporary,) = (path for path in tmp_path.iterdir() if path.is_dir())
-    assert not [*temporary.iterdir()]
+    assert not folder.exists()
 
 
 def test_without_the_worker_or_for_other_calls_the_interpreter_itself_runs(tmp_path: Path) -> None:
