@@ -17,6 +17,8 @@ WEED = Path(sys.prefix) / "bin" / "weed"
 READY_SECONDS = 120
 """SeaweedFS takes 4 s on an idle machine."""
 BUCKET = "editloop"
+SOCKETS, GRPC_ABOVE = Path("/tmp"), 10_000
+"""Where SeaweedFS puts its sockets, and how much higher than a port that of its gRPC is."""
 
 
 class S3Server:
@@ -37,6 +39,7 @@ class S3Server:
         (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
         ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
         self.folder = folder
+        self._ports = [port + above for port in ports.values() for above in (0, GRPC_ABOVE)]
         self._command = [str(WEED), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
         self._command += ["-volume.max=200", "-master.volumeSizeLimitMB=256", f"-s3.config={folder / 's3.json'}"]
         self._command += [f"-{name}.port={port}" for name, port in ports.items()]
@@ -66,6 +69,9 @@ class S3Server:
         """Kill it, as a machine does that loses power: an orderly end takes 20 s."""
         self.process.kill()
         self.process.wait()
+        for port in self._ports:
+            for left in SOCKETS.glob(f"seaweedfs-*-{port}.sock"):
+                left.unlink()
 
 
 @contextmanager
@@ -80,12 +86,12 @@ def s3_server(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports whose neighbours 10,000 above, which SeaweedFS takes for gRPC, are free too."""
+    """Ports that are free, and so are those GRPC_ABOVE them, which SeaweedFS takes for gRPC."""
     found: list[int] = []
     while len(found) < count:
         with socket.socket() as low, socket.socket() as high:
             low.bind(("127.0.0.1", 0))
-            port = low.getsockname()[1] - 10_000
+            port = low.getsockname()[1] - GRPC_ABOVE
             try:
                 high.bind(("127.0.0.1", port))
             except (OSError, OverflowError):
