@@ -88,7 +88,19 @@ def test_the_command_gives_projects_their_webhook_at_each_hint(
         address = f"127.0.0.1:{free.getsockname()[1]}"
     variables = {"EDITLOOP_HINT_SECRET": SECRET, "EDITLOOP_HINT_URL": f"http://{address}/hint"}
     call = "import sys; from pipelines.cli import main; sys.exit(main())"
-    words = ["reconcile", "--listen", address, "--seconds", "600", "--out", str(tmp_path / "out")]
+    policy = tmp_path / "policy.yaml"  # other tests' champions have runs that are due
+    policy.write_text("train_reward: report\nimprove_editor: report\n")
+    words = [
+        "reconcile",
+        "--listen",
+        address,
+        "--seconds",
+        "600",
+        "--policy",
+        str(policy),
+        "--out",
+        str(tmp_path / "out"),
+    ]
 
     def webhook_after_a_pass() -> int:
         while True:

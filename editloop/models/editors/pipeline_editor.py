@@ -252,7 +252,7 @@ class PipelineEditor(TextLimits, ABC):
                 f"a picture of {width}x{height} pixels: this editor works at multiples of {self.multiple}. Resize it "
                 "to what `size_for` gives."
             )
-        pixels = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        pixels = torch.tensor(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
         with self.on_demand.on_device([CODEC]):
             codec = next(self.pipeline.vae.parameters())
             return self.to_latents(pixels.to(codec.device, codec.dtype)).float()
