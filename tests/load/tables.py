@@ -34,7 +34,7 @@ SCORED_TASKS, CANDIDATES = 250_000, 4
 POOL = 1000
 """Different pictures of the scored edits."""
 SIDE = 16
-CHOICE_BYTES = 200
+CHOICE_BYTES = 250
 """Memory that the choice of fine-tuning data may take of a row: three numbers, two digests, and the sorting."""
 Figures = dict[str, float]
 
