@@ -57,7 +57,6 @@ def write_curated(
     wanted, shown = set(np.concatenate([*shown_by_title.values()]).tolist()), dict[int, Triple]()
     with complete_folder(output, manifest_facts) as folder:
         (folder / "images").mkdir()
-        index = -1
         with (folder / "edits.jsonl").open("w") as stream:
             for index, triple in enumerate(scored.read_triples()):
                 if index in wanted:
@@ -65,8 +64,6 @@ def write_curated(
                 if index in kept:
                     task_ids.append(triple.id)
                     pictures |= _write_triple(triple, folder, stream)
-        if index + 1 != len(scored.overall):
-            raise EditLoopError(f"{scored.edits}: changed while its best edits were chosen; run it again.")
         manifest_facts["images"] = sorted(pictures)
         write_json(folder / "curation.json", report)
         write_file(folder / "page.html", curate_page(report, scored, selection, shown))

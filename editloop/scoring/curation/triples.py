@@ -3,6 +3,7 @@
 The edits of a row are its candidates. In a set where no row has candidates, the edit of each row is its target.
 """
 
+import hashlib
 from collections.abc import Iterator
 from functools import cache
 from itertools import zip_longest
@@ -50,6 +51,8 @@ class ScoredTriples(NamedTuple):
     """The edits file, or a folder of edits files."""
     targets: bool
     """Whether the edit of a row is its target."""
+    sha256: str
+    """Of the triples, in order."""
     names: EditNames
     overall: Values
     """(N,), NaN where the score is missing."""
@@ -62,9 +65,14 @@ class ScoredTriples(NamedTuple):
         """Yield the triples.
 
         Raises:
-            EditLoopError: The edits are not in their format any more.
+            EditLoopError: The edits changed since their scores were read. It comes after the last of them.
         """
-        return _triples(self.edits, self.targets)
+        digest = hashlib.sha256()
+        for triple in _triples(self.edits, self.targets):
+            digest.update(repr(triple).encode())
+            yield triple
+        if digest.hexdigest() != self.sha256:
+            raise EditLoopError(f"{self.edits}: changed while its best edits were chosen; run it again.")
 
 
 def score_triples(judge: Judge, edits: Path, scores: Path, *, most_missing: float = 0.1) -> ScoringSummary:
@@ -100,7 +108,7 @@ def read_scored(edits: Path, scores: Path) -> ScoredTriples:
         EditLoopError: The scores are not those of these edits.
     """
     targets = bool(read_facts(scores).get("targets"))
-    digests = cache(_file_sha256)
+    digests, digest = cache(_file_sha256), hashlib.sha256()
     with parquet.ParquetFile(scores) as table:
         count = table.metadata.num_rows
         names = EditNames(*(np.zeros((count, DIGEST_BYTES), np.uint8) for _ in EditNames._fields))
@@ -109,12 +117,13 @@ def read_scored(edits: Path, scores: Path) -> ScoredTriples:
         for place, (triple, row) in enumerate(zip_longest(_triples(edits, targets), rows)):
             if triple is None or row is None or row["id"] != triple.id:
                 raise EditLoopError(f"{scores}: its rows are not those of {edits}; score it again.")
+            digest.update(repr(triple).encode())
             task = [row["source_sha256"], triple.instruction, *map(digests, triple.references)]
             names.tasks[place] = np.frombuffer(bytes.fromhex(sha256_json(task)), np.uint8)
             if row["image_sha256"] is not None:
                 names.edits[place] = np.frombuffer(bytes.fromhex(row["image_sha256"]), np.uint8)
             numbers[:, place] = [np.nan if row[name] is None else row[name] for name in NUMBERS]
-    return ScoredTriples(edits, targets, names, *numbers)
+    return ScoredTriples(edits, targets, digest.hexdigest(), names, *numbers)
 
 
 def _file_sha256(path: Path) -> str | None:
