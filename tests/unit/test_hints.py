@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mlflow.webhooks.delivery import _generate_hmac_signature
 from typer.testing import CliRunner
 
@@ -73,6 +75,22 @@ def test_who_knows_the_secret_may_hint(client: TestClient, queue: Queue, headers
 )
 def test_nobody_else_may(client: TestClient, queue: Queue, headers: Callable[[], dict[str, str]]) -> None:
     assert client.post("/hint", content=BODY, headers=headers()).status_code == 401
+    assert queue.count == 0
+
+
+def test_any_headers_and_body_without_the_secret_are_refused(client: TestClient, queue: Queue) -> None:
+    values = st.one_of(
+        st.binary(max_size=30).map(lambda value: bytes(byte for byte in value if byte not in b"\r\n\0")),
+        st.sampled_from([b"Bearer", b"bearer  ", b"Bearer \xe9", b"v1,", b"%d" % time.time(), b"-1", b"1e9", b"\xb2"]),
+    )
+    names = st.sampled_from([*(name.lower().encode() for name in signed(SECRET)), b"authorization"])
+
+    @settings(max_examples=100, derandomize=True, database=None)
+    @given(st.dictionaries(names, values), st.binary(max_size=40))
+    def holds(headers: dict[bytes, bytes], body: bytes) -> None:
+        assert client.post("/hint", content=body, headers=list(headers.items())).status_code == 401
+
+    holds()
     assert queue.count == 0
 
 
