@@ -273,7 +273,7 @@ def _check_history(folder: Path, version: DatasetVersion) -> None:
         )
     kind, _, _ = tag.rpartition("-")
     (lineage,) = git_objects(folder, [f"{revision}:{LINEAGE.replace(FOLDER, kind)}"])
-    committed_sha256 = _stated_sha256(lineage) if lineage else version["sha256"]  # older versions have no lineage
+    committed_sha256 = version["sha256"] if lineage is None else _stated_sha256(lineage)  # older versions have none
     if committed_sha256 != version["sha256"]:
         raise EditLoopError(
             f"{repo}: commit {revision} of {tag} holds {committed_sha256}, but {version['sha256']} was recorded. "

@@ -6,16 +6,33 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from editloop.datasets.checkout import is_repository, is_url
 from editloop.datasets.git_command import git, git_objects
 from editloop.datasets.repository import CONTENTS, FOLDER, LINEAGE
 from editloop.errors import EditLoopError
+from editloop.settings_file import setting_faults
+from editloop.text_file import whole_number
 
 TAGS_A_CALL = 1000
 """Tags on one command line of git: about 25 KB."""
-LINEAGE_KEYS = ("judgements_sha256", "candidates_sha256", "parent", "edits_sha256", "reward_sha256", "files")
+
+
+class LineageFile(BaseModel):
+    """What a lineage file says, as far as it is read here. VersionLineage describes the fields."""
+
+    model_config = ConfigDict(strict=True)
+
+    sha256: str
+    annotators: tuple[str, ...] | None = None
+    judgements_sha256: str | None = None
+    candidates_sha256: str | None = None
+    parent: str | None = None
+    edits_sha256: str | None = None
+    reward_sha256: str | None = None
+    files: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,11 +111,11 @@ def _tags(folder: Path, kind: str = FOLDER) -> dict[str, tuple[str, str, int]]:
     form = "%(refname:short) %(*objectname) %(contents:subject) %(creatordate:unix)"
     output = git(folder, "for-each-ref", f"--format={form}", f"refs/tags/{kind}-*")
     rows = [line.split(" ") for line in output.splitlines()]
-    strange = [row[0] for row in rows if len(row) != 4 or not row[1]]
-    if strange:
-        raise EditLoopError(f"{folder}: tag {strange[0]} is not one that a dataset stage set; put the old one back.")
     history = git(folder, "rev-list", "--topo-order", "--reverse", f"--tags={kind}-*").splitlines() if rows else []
     position = {commit: number for number, commit in enumerate(history)}
+    strange = [row[0] for row in rows if len(row) != 4 or row[1] not in position or whole_number(row[3]) is None]
+    if strange:
+        raise EditLoopError(f"{folder}: tag {strange[0]} is not one that a dataset stage set; put the old one back.")
     rows.sort(key=lambda row: (int(row[3]), position[row[1]]))
     return {tag: (commit, sha256, int(at)) for tag, commit, sha256, at in rows}
 
@@ -110,18 +127,16 @@ def _lineages(
     texts = git_objects(folder, [f"{tag}:{lineage_file}" for tag in tags])
     for (tag, (commit, sha256, at)), text in zip(tags.items(), texts, strict=True):
         try:
-            facts: dict[str, Any] = json.loads(text) if text else {}
-            annotators = tuple(map(str, facts["annotators"])) if "annotators" in facts else None
-            optional_facts = {key: facts.get(key) for key in LINEAGE_KEYS}
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            facts = LineageFile.model_validate_json(text) if text is not None else None
+        except ValidationError as error:
+            reason = "; ".join(setting_faults(error, LineageFile)[:3])
             raise EditLoopError(
-                f"{repo}: {lineage_file} of {tag} is broken ({error}); restore it from a clone."
-            ) from error
-        if facts and facts.get("sha256") != sha256:
-            raise EditLoopError(
-                f"{repo}: tag {tag} says {sha256}, its commit {facts.get('sha256')}: somebody moved it."
-            )
-        lineages.append(VersionLineage(tag, commit, sha256, at, annotators, **optional_facts))
+                f"{repo}: {lineage_file} of {tag} is broken ({reason}); restore it from a clone."
+            ) from None
+        if facts and facts.sha256 != sha256:
+            raise EditLoopError(f"{repo}: tag {tag} says {sha256}, its commit {facts.sha256}: somebody moved it.")
+        origin = facts.model_dump(exclude={"sha256"}) if facts else {}
+        lineages.append(VersionLineage(tag, commit, sha256, at, **origin))
     return lineages
 
 
