@@ -298,7 +298,7 @@ def _refusal(body: str) -> str:
     """Return the message in the server's answer, which is JSON, as one line."""
     try:
         answer = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = body
     message = str(answer.get("message", body)) if isinstance(answer, dict) else body
     return " ".join(message.split())[:400]
