@@ -21,6 +21,9 @@ from annotation.simulated_experts import answer_campaign
 from editloop.content import read_manifest, sha256_json, write_json
 from editloop.errors import EditLoopError
 from editloop.interruption import interrupt_on_termination
+from editloop.lineage.chain import Chain
+from editloop.lineage.mlflow_errors import mlflow_errors_in_one_line
+from editloop.lineage.registry import CHALLENGER, CHAMPION, find_version
 from editloop.lineage.stored_folders import StoredFolderSettings
 from editloop.object_folders import put_folder
 from editloop.terminal import text_console
@@ -65,7 +68,7 @@ def run_demo(
 
     Raises:
         EditLoopError: The input is faulty (nothing is written then), another demo runs in the folder, a step failed,
-            or the lineage of a champion has a gap; the report is there then.
+            or the lineage of a model has a gap; the report is there then.
     """
     began, console, keep_services = time.time(), text_console(), False
     with interrupt_on_termination(), command_lock(out, "demo"), warm_steps(), ThreadPoolExecutor(1) as beside:
@@ -85,8 +88,8 @@ def run_demo(
                 console.print(f"{output.fault} Its step runs again, and those after it.", style="yellow")
             with watched_services(home, lambda line: console.print(line, soft_wrap=True)):
                 turn = _turn(folder, loop, inputs, experts, console)
-                with console.status("Verifying the lineage of both champions"):
-                    chains = {name: verify(model) for name, model in CHAMPIONS.items()}
+                with console.status("Verifying the lineage of both models"):
+                    chains = lineages()
                 summary = summarise(turn, loop, inputs, chains, experts, time.time() - began)
                 summary["services"] = {
                     "label_studio": service_settings().label_studio_url,
@@ -154,8 +157,22 @@ def _turn(folder: Path, loop: LoopSettings, inputs: Inputs, experts: Experts, co
     return turn
 
 
+def lineages() -> dict[str, Chain]:
+    """Return the lineage of the reward model and of the editor, by name: the champion's, or the challenger's where no
+    gate has said "promote" yet. A model that has no version is left out.
+    """
+    chains = {}
+    for name, champion in CHAMPIONS.items():
+        addresses = (champion, champion.replace(f"@{CHAMPION}", f"@{CHALLENGER}"))
+        with mlflow_errors_in_one_line():
+            model = next(filter(find_version, addresses), None)
+        if model:
+            chains[name] = verify(model)
+    return chains
+
+
 def check_lineage(chains: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that the lineage of every champion is complete.
+    """Check that the lineage of every model is complete.
 
     Args:
         chains: What `Chain.summary` returns, by the model's name.
@@ -232,7 +249,8 @@ def _show(console: Console, summary: dict[str, Any], report: Path) -> None:
             f"gate: {summary['gate']['editor'].get('verdict')}"
         )
     for name, chain in summary["verify"].items():
-        lines.append(f"lineage of {name:<8} {'complete' if chain['complete'] else 'GAP: ' + str(chain['gap'])}")
+        held = f" ({CHALLENGER})" if chain["model"].endswith(CHALLENGER) else ""
+        lines.append(f"lineage of {name:<8} {'complete' if chain['complete'] else 'GAP: ' + str(chain['gap'])}{held}")
     console.print(
         "\n".join([*lines, f"report              {report}", f"whole call          {summary['seconds']:.0f} s"]),
     )

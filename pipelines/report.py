@@ -31,6 +31,7 @@ from editloop.pages.plots import (
     series,
 )
 from editloop.pages.templates import render
+from pipelines.summary import CHAMPIONS
 
 SMALL_SIDE = 96
 """Pixels. Images up to this side are inlined as they are and enlarged without smoothing; larger ones become JPEG."""
@@ -109,8 +110,8 @@ def write_report(out: Path) -> Path:
         },
         verdicts=VERDICTS,
         verified={
-            "models:/edit-reward@champion": _section(verify, "reward"),
-            "models:/editor@champion": _section(verify, "editor"),
+            _section(verify, name).get("model") or champion: _section(verify, name)
+            for name, champion in CHAMPIONS.items()
         },
     )
     write_file(out / "report.html", html)

@@ -141,7 +141,7 @@ def summarise(
         },
         "training": _training(turn.file("editor_rl", "training.json")),
         "editor": evaluation or None,
-        "verify": {name: chain.summary() for name, chain in chains.items()},
+        "verify": {name: {"model": chain.model} | chain.summary() for name, chain in chains.items()},
         "seconds": seconds,
     }
 
