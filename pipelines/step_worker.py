@@ -17,7 +17,6 @@ import random
 import runpy
 import select
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -41,6 +40,8 @@ MODULES = (
     "editloop.training.engine",
 )
 """What most steps import. Together they import all large libraries."""
+SOCKET, INTERPRETER = "worker.sock", "python3"
+"""Files of the worker's folder: what clients connect to, and what stands in for the interpreter."""
 HEADER_BYTES = 8
 """A request begins with its length in so many bytes."""
 
@@ -58,7 +59,7 @@ def warm_steps(modules: Sequence[str] = MODULES) -> Iterator[None]:
         yield
         return
     with tempfile.TemporaryDirectory(prefix="editloop-steps-") as folder:
-        address, interpreter = Path(folder) / "worker.sock", Path(folder) / "python3"
+        address, interpreter = Path(folder) / SOCKET, Path(folder) / INTERPRETER
         client = shlex.join([sys.executable, "-S", "-E", str(CLIENT), str(address)])
         interpreter.write_text(f'#!/bin/sh\nexec {client} "$@"\n')
         interpreter.chmod(0o700)
@@ -116,7 +117,11 @@ def serve_steps(listener: socket.socket, modules: Sequence[str]) -> None:
             _keep(connection)
             return
         connection.close()
-    shutil.rmtree(Path(listener.getsockname()).parent, ignore_errors=True)  # who made it could not remove it
+    folder = Path(listener.getsockname()).parent
+    with suppress(OSError):  # who made it may have removed it, or have been killed before
+        for name in (SOCKET, INTERPRETER):
+            (folder / name).unlink()
+        folder.rmdir()
 
 
 def _keep(connection: socket.socket) -> None:

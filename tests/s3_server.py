@@ -14,7 +14,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 WEED = Path(sys.prefix) / "bin" / "weed"
-READY_SECONDS = 120
+READY_SECONDS = 60
 """SeaweedFS takes 4 s on an idle machine."""
 BUCKET = "editloop"
 SOCKETS, GRPC_ABOVE = Path("/tmp"), 10_000

@@ -4,7 +4,6 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,31 +20,12 @@ TAGS_A_CALL = 1000
 
 
 class LineageFile(BaseModel):
-    """What a lineage file says, as far as it is read here. VersionLineage describes the fields."""
+    """What the lineage file of a version says, as far as it is read here."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, frozen=True)
 
-    sha256: str
-    annotators: tuple[str, ...] | None = None
-    judgements_sha256: str | None = None
-    candidates_sha256: str | None = None
-    parent: str | None = None
-    edits_sha256: str | None = None
-    reward_sha256: str | None = None
-    files: dict[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class VersionLineage:
-    """Origin of one version. A version from before lineages were recorded has only the first four fields."""
-
-    tag: str
-    dvc_rev: str
-    """The git commit."""
     sha256: str
     """Of the content."""
-    at: int
-    """When it was tagged, in seconds since 1970 (UTC)."""
     annotators: tuple[str, ...] | None = None
     judgements_sha256: str | None = None
     candidates_sha256: str | None = None
@@ -57,6 +37,16 @@ class VersionLineage:
     """Of curated edits: sha256 of the reward model that chose."""
     files: dict[str, str] | None = None
     """Of a teacher's judged edits: sha256 of the files that they came from, by name."""
+
+
+class VersionLineage(LineageFile):
+    """Origin of one version. A version from before lineages were recorded has only the fields below, and its sha256."""
+
+    tag: str
+    dvc_rev: str
+    """The git commit."""
+    at: int
+    """When it was tagged, in seconds since 1970 (UTC)."""
 
 
 def versions(repo: str, kind: str = FOLDER) -> list[VersionLineage]:
@@ -135,8 +125,8 @@ def _lineages(
             ) from None
         if facts and facts.sha256 != sha256:
             raise EditLoopError(f"{repo}: tag {tag} says {sha256}, its commit {facts.sha256}: somebody moved it.")
-        origin = facts.model_dump(exclude={"sha256"}) if facts else {}
-        lineages.append(VersionLineage(tag, commit, sha256, at, **origin))
+        origin = facts.model_dump() if facts else {"sha256": sha256}
+        lineages.append(VersionLineage(tag=tag, dvc_rev=commit, at=at, **origin))
     return lineages
 
 

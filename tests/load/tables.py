@@ -34,8 +34,9 @@ SCORED_TASKS, CANDIDATES = 250_000, 4
 POOL = 1000
 """Different pictures of the scored edits."""
 SIDE = 16
-CHOICE_BYTES = 250
-"""Memory that the choice of fine-tuning data may take of a row: three numbers, two digests, and the sorting."""
+CHOICE_BYTES = 200
+"""Memory of a row that the choice of fine-tuning data may take beyond what other jobs may: three numbers, two digests, and
+the sorting."""
 Figures = dict[str, float]
 
 

@@ -49,7 +49,15 @@ def test_what_was_learnt_goes_on_by_teaching_and_by_beginning_as() -> None:
 
 
 def version(tag: str, at: int, candidates: str) -> VersionLineage:
-    return VersionLineage(tag, f"commit{tag}", f"sha256of{tag}", at, ("ada",), "j", candidates)
+    return VersionLineage(
+        tag=tag,
+        dvc_rev=f"commit{tag}",
+        sha256=f"sha256of{tag}",
+        at=at,
+        annotators=("ada",),
+        judgements_sha256="j",
+        candidates_sha256=candidates,
+    )
 
 
 def test_the_newest_version_of_each_set_of_candidates_is_rebuilt() -> None:

@@ -53,8 +53,8 @@ def write_curated(
     }
     task_ids, pictures, kept = list[str](), set[str](), set(selection.kept.tolist())
     manifest_facts = {**(facts or {}), **setting_values, "kept": len(kept), "task_ids": task_ids}
-    shown_by_title = shown_indices(selection)
-    wanted, shown = set(np.concatenate([*shown_by_title.values()]).tolist()), dict[int, Triple]()
+    examples, shown = shown_indices(selection), dict[int, Triple]()
+    wanted = set(np.concatenate([*examples.values()]).tolist())
     with complete_folder(output, manifest_facts) as folder:
         (folder / "images").mkdir()
         with (folder / "edits.jsonl").open("w") as stream:
@@ -66,7 +66,7 @@ def write_curated(
                     pictures |= _write_triple(triple, folder, stream)
         manifest_facts["images"] = sorted(pictures)
         write_json(folder / "curation.json", report)
-        write_file(folder / "page.html", curate_page(report, scored, selection, shown))
+        write_file(folder / "page.html", curate_page(report, scored, selection, examples, shown))
     return report
 
 

@@ -36,7 +36,11 @@ def shown_indices(selection: Selection) -> dict[str, NDArray[np.int64]]:
 
 
 def curate_page(
-    report: dict[str, Any], scored: ScoredTriples, selection: Selection, triples: Mapping[int, Triple]
+    report: dict[str, Any],
+    scored: ScoredTriples,
+    selection: Selection,
+    examples: Mapping[str, NDArray[np.int64]],
+    triples: Mapping[int, Triple],
 ) -> str:
     """Render a curation as one self-contained HTML page.
 
@@ -44,7 +48,8 @@ def curate_page(
         report: The content of `curation.json`.
         scored: The scores of all triples.
         selection: Which triples are kept.
-        triples: The triples at the indices of `shown_indices`.
+        examples: Indices of the edits to show, as `shown_indices` returns them.
+        triples: The triples at these indices.
 
     Returns:
         The HTML.
@@ -57,7 +62,7 @@ def curate_page(
         picture=histogram("scores", layers, BINS) or "",
         examples={
             title: [_example(triples[index], selection.counted[index], scored.sigma[index]) for index in indices]
-            for title, indices in shown_indices(selection).items()
+            for title, indices in examples.items()
         },
     )
 
