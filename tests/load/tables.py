@@ -35,8 +35,8 @@ POOL = 1000
 """Different pictures of the scored edits."""
 SIDE = 16
 CHOICE_BYTES = 200
-"""Memory of a row that the choice of fine-tuning data may take beyond what other jobs may: three numbers, two digests, and
-the sorting."""
+"""Memory of a row that the choice of fine-tuning data may take beyond what other jobs may: three numbers, two digests,
+and their sorting."""
 Figures = dict[str, float]
 
 
